@@ -1,0 +1,324 @@
+//! `domicile.toml`: where this host is, the regions, their key services and stores.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::engine::Engine;
+use crate::error::{Code, Error, Result};
+use crate::files;
+use crate::kms::VerifyingKey;
+use crate::period::PeriodUnit;
+use crate::region::{Jurisdiction, Place, Region};
+use crate::scope::RecordType;
+
+/// The name of the configuration file.
+pub const FILE_NAME: &str = "domicile.toml";
+
+/// What stands in `domicile.toml`.
+///
+/// ```
+/// # let text = r#"
+/// here = "eu-central-1"
+/// store = "sqlite://domicile.db"
+///
+/// [regions.eu-central-1]
+/// jurisdiction = "EU"
+/// signing_key = "ed25519:3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
+/// kms = { provider = "local", root = "keys/eu-central-1.root", signing = "keys/eu-central-1.signing" }
+///
+/// [regions.us-east-1]              # no kms: this host has no keys of that region
+/// jurisdiction = "US"
+/// signing_key = "ed25519:fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025"
+///
+/// [periods]
+/// voice = "day"                    # the others: month
+/// # "#;
+/// # let config = domicile::Config::parse(text, "domicile.toml".as_ref())?;
+/// # assert_eq!(config.here().to_string(), "eu-central-1 (EU)");
+/// # Ok::<(), domicile::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Config {
+    path: PathBuf,
+    here: Place,
+    homes: Url,
+    engine: Option<Engine>,
+    periods: BTreeMap<RecordType, PeriodUnit>,
+    regions: BTreeMap<Region, RegionConfig>,
+}
+
+/// What is configured of one region.
+#[derive(Debug, Clone)]
+pub struct RegionConfig {
+    /// The region and its jurisdiction.
+    pub place: Place,
+    /// Verifies what the region signed; pinned on every host.
+    pub signing_key: VerifyingKey,
+    /// The key service, where this host may use it.
+    pub kms: Option<KmsConfig>,
+    /// The region's key store.
+    pub store: Url,
+}
+
+/// A key service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "provider", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum KmsConfig {
+    /// Key files on this host; paths are relative to the configuration.
+    Local {
+        /// The root-key file.
+        root: PathBuf,
+        /// The signing-key file.
+        signing: PathBuf,
+    },
+}
+
+/// Where a store is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Url {
+    /// `sqlite://PATH`, relative to the configuration.
+    Sqlite(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    here: Region,
+    store: Option<String>,
+    homes: Option<String>,
+    #[serde(default)]
+    engine: Option<String>,
+    #[serde(default)]
+    write_version: Option<u16>,
+    #[serde(default)]
+    periods: BTreeMap<RecordType, PeriodUnit>,
+    regions: BTreeMap<Region, FileRegion>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRegion {
+    jurisdiction: Jurisdiction,
+    signing_key: String,
+    kms: Option<KmsConfig>,
+    store: Option<String>,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigMissing`](Code::ConfigMissing) when there is none; [`ConfigInvalid`](Code::ConfigInvalid),
+    /// with the line, when it cannot be understood.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|source| {
+            let (code, what) = match source.kind() {
+                io::ErrorKind::NotFound => (Code::ConfigMissing, "there is no such configuration"),
+                _ => (Code::ConfigInvalid, "the configuration cannot be read"),
+            };
+            Error::new(code, what).at(path.display().to_string()).because(source)
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Finds the nearest `domicile.toml` in `directory` or above it.
+    ///
+    /// # Errors
+    /// [`ConfigMissing`](Code::ConfigMissing) when there is none;
+    /// [`ConfigUntrusted`](Code::ConfigUntrusted) when it belongs to another user, or anybody may write it.
+    pub fn find(directory: &Path) -> Result<PathBuf> {
+        for directory in directory.ancestors() {
+            let path = directory.join(FILE_NAME);
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let untrusted = |what: &str, advice: &str| {
+                Error::new(Code::ConfigUntrusted, what)
+                    .at(path.display().to_string())
+                    .rule("a configuration found by walking upward must belong to this user or to root")
+                    .advise(advice)
+            };
+            if !files::belongs_to_us(&metadata) {
+                return Err(untrusted(
+                    "the nearest configuration belongs to another user",
+                    "name yours with --config",
+                ));
+            }
+            if metadata.mode() & 0o002 != 0 {
+                return Err(untrusted("anybody may write the nearest configuration", "chmod o-w it"));
+            }
+            return Ok(path);
+        }
+        Err(Error::new(Code::ConfigMissing, format!("there is no {FILE_NAME} here or above"))
+            .at(directory.display().to_string())
+            .advise("set up a place with `domicile init`, or name a configuration with --config or DOMICILE_CONFIG"))
+    }
+
+    /// Understands a configuration. Paths in it are relative to the directory of `path`.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](Code::ConfigInvalid), with the line where that is known.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let invalid = |what: String| Error::new(Code::ConfigInvalid, what).at(path.display().to_string());
+        let file: File = toml::from_str(text).map_err(|source| {
+            let line =
+                source.span().map(|span| 1 + text.get(..span.start).unwrap_or("").matches('\n').count());
+            let error = invalid(source.message().trim().to_owned());
+            match line {
+                Some(line) => error.at(format!("line {line}")),
+                None => error,
+            }
+        })?;
+        if let Some(version) = file.write_version.filter(|version| *version != 1) {
+            return Err(invalid(format!(
+                "write_version = {version} is not a version that this build writes"
+            ))
+            .rule("this build writes version 1"));
+        }
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let url =
+            |text: &str| Url::parse(text, directory).map_err(|error| error.at(path.display().to_string()));
+        let mut regions = BTreeMap::new();
+        for (region, of_region) in file.regions {
+            let store = of_region.store.as_deref().or(file.store.as_deref()).ok_or_else(|| {
+                invalid(format!("there is no key store for {region}"))
+                    .advise("add `store = \"sqlite://domicile.db\"`")
+            })?;
+            let place = Place { region: region.clone(), jurisdiction: of_region.jurisdiction };
+            let signing_key = of_region.signing_key.parse().map_err(|error: Error| {
+                error.at(format!("regions.{region}.signing_key")).at(path.display().to_string())
+            })?;
+            let kms = of_region.kms.map(|kms| kms.resolved(directory));
+            regions.insert(region, RegionConfig { place, signing_key, kms, store: url(store)? });
+        }
+        let here = regions.get(&file.here).map(|region| region.place.clone()).ok_or_else(|| {
+            invalid(format!("here = \"{}\" is not one of the regions", file.here))
+                .advise(format!("add [regions.{}], or say where this host is", file.here))
+        })?;
+        let homes = file.homes.as_deref().or(file.store.as_deref()).ok_or_else(|| {
+            invalid("there is no registry of homes".to_owned())
+                .advise("add `homes = \"sqlite://domicile.db\"`")
+        })?;
+        let engine = match file.engine.as_deref() {
+            None | Some("auto") => None,
+            Some(name) => Some(name.parse().map_err(|error: Error| error.at(path.display().to_string()))?),
+        };
+        Ok(Self { homes: url(homes)?, path: path.to_owned(), here, engine, periods: file.periods, regions })
+    }
+
+    /// The file that this was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where this host is.
+    #[must_use]
+    pub fn here(&self) -> &Place {
+        &self.here
+    }
+
+    /// The registry of homes.
+    #[must_use]
+    pub fn homes(&self) -> &Url {
+        &self.homes
+    }
+
+    /// The engine that is forced, if one is.
+    #[must_use]
+    pub fn engine(&self) -> Option<Engine> {
+        self.engine
+    }
+
+    /// How long the periods of record types are, where they are not months.
+    #[must_use]
+    pub fn periods(&self) -> &BTreeMap<RecordType, PeriodUnit> {
+        &self.periods
+    }
+
+    /// The regions.
+    #[must_use]
+    pub fn regions(&self) -> &BTreeMap<Region, RegionConfig> {
+        &self.regions
+    }
+}
+
+impl KmsConfig {
+    fn resolved(self, directory: &Path) -> Self {
+        match self {
+            KmsConfig::Local { root, signing } => {
+                KmsConfig::Local { root: directory.join(root), signing: directory.join(signing) }
+            }
+        }
+    }
+}
+
+impl Url {
+    fn parse(text: &str, directory: &Path) -> Result<Self> {
+        match text.strip_prefix("sqlite://") {
+            Some(path) if !path.is_empty() => Ok(Url::Sqlite(directory.join(path))),
+            _ => Err(Error::new(Code::ConfigInvalid, format!("{text:?} is not the URL of a store"))
+                .rule("a store is written sqlite://PATH")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ed25519:3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+
+    fn with(change: impl Fn(String) -> String) -> Result<Config> {
+        let text = format!(
+            "here = \"eu\"\nstore = \"sqlite://s.db\"\n[regions.eu]\njurisdiction = \"EU\"\nsigning_key = \"{KEY}\"\n"
+        );
+        Config::parse(&change(text), Path::new("/etc/domicile.toml"))
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let config =
+            with(|text| text + "kms = { provider = \"local\", root = \"k/eu\", signing = \"/s/eu\" }\n")
+                .unwrap();
+        assert_eq!(config.homes(), &Url::Sqlite("/etc/s.db".into()));
+        let kms = config.regions()[&"eu".parse().unwrap()].kms.clone().unwrap();
+        assert_eq!(kms, KmsConfig::Local { root: "/etc/k/eu".into(), signing: "/s/eu".into() });
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        for (from, to, hint) in [
+            ("here = \"eu\"", "here = \"us\"", "not one of the regions"),
+            ("here = \"eu\"", "hear = \"eu\"", "unknown field"),
+            ("\"EU\"", "\"eu\"", "line 4"),
+            ("sqlite://s.db", "mysql://s.db", "not the URL of a store"),
+            ("ed25519:3d", "ed25519:", "not a verifying key"),
+            ("here = \"eu\"", "here = \"eu\"\nengine = \"openssl\"", "no engine"),
+            ("here = \"eu\"", "here = \"eu\"\nwrite_version = 2", "write_version"),
+            ("store = \"sqlite://s.db\"\n", "", "no key store"),
+        ] {
+            let error = with(|text| text.replace(from, to)).unwrap_err();
+            assert!(error.to_string().contains(hint), "{to}: {error}");
+            assert!(error.to_string().contains("/etc/domicile.toml"), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_file_is_found_unless_anybody_may_write_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        let path = directory.path().join(FILE_NAME);
+        fs::write(&path, "").unwrap();
+        assert_eq!(Config::find(&below).unwrap(), path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(Config::find(&below).unwrap_err().code(), Code::ConfigUntrusted);
+    }
+}

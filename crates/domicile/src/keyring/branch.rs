@@ -1,0 +1,229 @@
+//! Branch keys: one per region and month, wrapped by the region's key service, kept in memory for
+//! [`HARD_AGE`](super::HARD_AGE).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{HARD_AGE, RegionKeys};
+use crate::audit::{AuditChain, Event, EventKind};
+use crate::context::EncryptionContext;
+use crate::error::{Code, Error, Result};
+use crate::kdf;
+use crate::period::Period;
+use crate::region::Region;
+use crate::secret::{Secret, same};
+use crate::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
+use crate::wire::{self, Decoder, Encoder, Malformed};
+
+/// An unwrapped branch key.
+#[derive(Debug)]
+pub(super) struct BranchKey {
+    pub(super) version: u32,
+    secret: Secret,
+    unwrapped: Instant,
+}
+
+impl BranchKey {
+    /// The key under which tenant keys of this branch are sealed.
+    pub(super) fn tenant_key_sealing_key(&self) -> Secret {
+        kdf::derive(&self.secret, &[], &[b"domicile/v1/branch/tenant-key"])
+    }
+
+    /// The last instant at which this key, or one opened with it, may be used.
+    pub(super) fn valid_until(&self) -> Instant {
+        self.unwrapped + HARD_AGE
+    }
+}
+
+/// The branch keys of this process, each unwrapped by one call however many ask at once.
+#[derive(Debug)]
+pub(super) struct BranchKeys {
+    cache: moka::future::Cache<(Region, Period, Option<u32>), Arc<BranchKey>>,
+    audit: Arc<AuditChain>,
+}
+
+impl BranchKeys {
+    pub(super) fn new(audit: Arc<AuditChain>) -> Self {
+        const KEYS_MAX: u64 = 10_000;
+        Self {
+            cache: moka::future::Cache::builder().max_capacity(KEYS_MAX).time_to_live(HARD_AGE).build(),
+            audit,
+        }
+    }
+
+    /// The branch key that seals new tenant keys of this month; made if there is none.
+    pub(super) async fn active(&self, region: &RegionKeys, month: Period) -> Result<Arc<BranchKey>> {
+        let slot = KeySlot::branch(&region.place.region, month);
+        self.cached(region, month, None, async {
+            match region.store.newest(&slot).await? {
+                Some(row) => self.unwrap(region, &row).await,
+                None => self.generate(region, slot).await,
+            }
+        })
+        .await
+    }
+
+    /// The branch key that sealed an older tenant key.
+    pub(super) async fn of_version(
+        &self,
+        region: &RegionKeys,
+        month: Period,
+        version: u32,
+    ) -> Result<Arc<BranchKey>> {
+        let slot = KeySlot::branch(&region.place.region, month);
+        self.cached(region, month, Some(version), async {
+            match region.store.find(&KeyIdentity { slot: slot.clone(), version }).await? {
+                Some(row) => self.unwrap(region, &row).await,
+                None => Err(Error::new(
+                    Code::KeyUnknown,
+                    format!("the key store has no {slot}, version {version}"),
+                )
+                .advise("restore the key store: what it lost opens with nothing else")),
+            }
+        })
+        .await
+    }
+
+    async fn cached(
+        &self,
+        region: &RegionKeys,
+        month: Period,
+        version: Option<u32>,
+        load: impl Future<Output = Result<BranchKey>>,
+    ) -> Result<Arc<BranchKey>> {
+        let key = (region.place.region.clone(), month, version);
+        let loaded = self.cache.try_get_with(key, async { load.await.map(Arc::new) }).await;
+        loaded.map_err(|shared| shared_error(&shared))
+    }
+
+    async fn generate(&self, region: &RegionKeys, slot: KeySlot) -> Result<BranchKey> {
+        let identity = KeyIdentity { slot, version: 1 };
+        let generation = 1;
+        let (secret, wrap) = region.kms.generate(&context(&identity, generation)).await?;
+        let unwrapped = Instant::now();
+        let commitment = commitment(&identity, generation, &secret);
+        let row = KeyRow {
+            generation,
+            state: KeyState::Active,
+            name: name_of(&commitment),
+            commitment,
+            parent_version: 0,
+            sealed: encode_wraps(&[wrap]).map_err(|source| unverified(&identity.slot).because(source))?,
+            identity,
+        };
+        let event = Event::new(EventKind::Generate)
+            .region(&row.identity.slot.region)
+            .scope(&row.identity.slot.scope)
+            .period(row.identity.slot.period)
+            .key(row.name);
+        match region.store.insert(&row).await? {
+            Inserted::Ours => {
+                self.audit.record(&[event]).await?;
+                Ok(BranchKey { version: 1, secret, unwrapped })
+            }
+            Inserted::Theirs(theirs) => self.unwrap(region, &theirs).await,
+        }
+    }
+
+    async fn unwrap(&self, region: &RegionKeys, row: &KeyRow) -> Result<BranchKey> {
+        let slot = &row.identity.slot;
+        if row.state == KeyState::Destroyed {
+            return Err(Error::new(Code::KeyDestroyed, format!("the {slot} was destroyed")));
+        }
+        let event = Event::new(EventKind::Unwrap)
+            .region(&slot.region)
+            .scope(&slot.scope)
+            .period(slot.period)
+            .key(row.name);
+        self.audit.record(std::slice::from_ref(&event)).await?;
+        let unwrapped = Instant::now();
+        let secret = match decode_wrap(&row.sealed) {
+            Ok(wrap) => region.kms.unwrap(wrap, &context(&row.identity, row.generation)).await,
+            Err(source) => Err(unverified(slot).because(source)),
+        };
+        let secret = match secret {
+            Ok(secret) => secret,
+            Err(error) => {
+                self.audit.record(&[event.outcome(error.code())]).await?;
+                return Err(error);
+            }
+        };
+        if !same(&commitment(&row.identity, row.generation, &secret), &row.commitment) {
+            return Err(unverified(slot));
+        }
+        Ok(BranchKey { version: row.identity.version, secret, unwrapped })
+    }
+}
+
+/// What several waiters for one load are told: the same, each in an error of its own.
+pub(super) fn shared_error(shared: &Arc<Error>) -> Error {
+    shared.again().because(shared.clone())
+}
+
+pub(super) fn name_of(commitment: &[u8; 32]) -> KeyName {
+    let mut name = KeyName([0; 16]);
+    for (to, from) in name.0.iter_mut().zip(commitment) {
+        *to = *from;
+    }
+    name
+}
+
+pub(super) fn unverified(slot: &KeySlot) -> Error {
+    Error::new(Code::KeyUnverified, format!("the key store's {slot} does not verify"))
+        .advise("the row was changed or belongs to another key: restore the key store")
+}
+
+fn context(identity: &KeyIdentity, generation: u64) -> EncryptionContext {
+    let slot = &identity.slot;
+    EncryptionContext {
+        region: slot.region.clone(),
+        owner: slot.scope.tenant.clone(),
+        period: slot.period,
+        kind: slot.kind,
+        version: identity.version,
+        generation,
+    }
+}
+
+fn commitment(identity: &KeyIdentity, generation: u64, secret: &Secret) -> [u8; 32] {
+    commit(b"domicile/v1/commitment/branch-key", identity, generation, secret.expose())
+}
+
+/// Commits to a key: a hash of label, identity, generation and the key's octets.
+pub(super) fn commit(label: &[u8], identity: &KeyIdentity, generation: u64, key: &[u8]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    let slot = &identity.slot;
+    let parts = zeroize::Zeroizing::new(wire::parts(&[
+        label,
+        slot.region.as_str().as_bytes(),
+        slot.scope.tenant.as_str().as_bytes(),
+        slot.scope.record_type.as_str().as_bytes(),
+        slot.period.to_string().as_bytes(),
+        &identity.version.to_be_bytes(),
+        &generation.to_be_bytes(),
+        key,
+    ]));
+    Sha256::digest(&parts[..]).into()
+}
+
+/// Custody `any` with one holder: custody 1, the number of wraps, then each wrap with its length (u16).
+const CUSTODY_ANY: u8 = 0x01;
+
+fn encode_wraps(wraps: &[Vec<u8>]) -> Result<Vec<u8>, Malformed> {
+    let mut out = Encoder::new();
+    out.u8(CUSTODY_ANY).u8(u8::try_from(wraps.len()).map_err(|_| Malformed { what: "wraps", at: 1 })?);
+    for wrap in wraps {
+        out.medium(wrap, "wrap")?;
+    }
+    Ok(out.finish())
+}
+
+fn decode_wrap(sealed: &[u8]) -> Result<&[u8], Malformed> {
+    let mut input = Decoder::new(sealed);
+    if input.u8("custody")? != CUSTODY_ANY || input.u8("wraps")? != 1 {
+        return Err(Malformed { what: "custody", at: 0 });
+    }
+    let wrap = input.medium("wrap")?;
+    input.end("end of the wraps")?;
+    Ok(wrap)
+}

@@ -1,0 +1,120 @@
+//! Leaves: what wraps one data key.
+
+use std::sync::Arc;
+
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use zeroize::Zeroizing;
+
+use super::data_key::DataKey;
+use super::wrapped::{LeafRef, Owner, WrappedKey};
+use crate::engine::NONCE_BYTES;
+use crate::error::{Code, Error, Result};
+use crate::kdf;
+use crate::random::Randomness;
+use crate::secret::Secret;
+
+const KEY_LABEL: &[u8] = b"domicile/v1/wrapping-key";
+
+/// The leaf of the region's own key that all lanes of one segment share. Erasing it ends every copy of
+/// the segment.
+#[derive(Debug)]
+pub struct SegmentLeaf {
+    leaf: LeafRef,
+    secret: Secret,
+}
+
+impl SegmentLeaf {
+    pub(super) fn new(leaf: LeafRef, secret: Secret) -> Self {
+        Self { leaf, secret }
+    }
+
+    /// Which leaf of which key.
+    #[must_use]
+    pub fn leaf(&self) -> LeafRef {
+        self.leaf
+    }
+}
+
+/// A fresh leaf of a tenant key: it wraps one data key, and is spent by it.
+#[derive(Debug)]
+pub struct SealingLeaf {
+    leaf: LeafRef,
+    secret: Secret,
+    randomness: Arc<dyn Randomness>,
+}
+
+impl SealingLeaf {
+    pub(super) fn new(leaf: LeafRef, secret: Secret, randomness: Arc<dyn Randomness>) -> Self {
+        Self { leaf, secret, randomness }
+    }
+
+    /// Wraps a data key under this leaf and the segment's, for `owner`, which is authenticated with it.
+    ///
+    /// # Errors
+    /// [`RandomUnavailable`](Code::RandomUnavailable).
+    pub fn wrap(self, segment: &SegmentLeaf, data_key: &DataKey, owner: &Owner) -> Result<WrappedKey> {
+        // The leaf is this wrap's own, but a fork or a restored snapshot may repeat it: the nonce is
+        // random all the same, so that even then no (key, nonce) pair is used twice.
+        let mut nonce = [0; NONCE_BYTES];
+        self.randomness.fill(&mut nonce)?;
+        let mut payload = Zeroizing::new(*data_key.secret().expose());
+        let tag = wrapping_key(&self.secret, self.leaf, segment, owner)
+            .encrypt_inout_detached(&nonce.into(), owner.associated(), (&mut payload[..]).into())
+            .map_err(|_| Error::new(Code::LaneUnverified, "a data key could not be wrapped"))?;
+        Ok(WrappedKey {
+            kind: owner.kind(),
+            tenant: self.leaf,
+            segment: segment.leaf,
+            nonce,
+            sealed: *payload,
+            tag: tag.into(),
+        })
+    }
+}
+
+/// The leaf that wrapped one data key.
+#[derive(Debug)]
+pub struct OpeningLeaf {
+    secret: Secret,
+}
+
+impl OpeningLeaf {
+    pub(super) fn new(secret: Secret) -> Self {
+        Self { secret }
+    }
+
+    /// Opens a wrapped data key of `owner`.
+    ///
+    /// # Errors
+    /// [`LaneUnverified`](Code::LaneUnverified), without a reason: another owner, another leaf or a changed
+    /// byte.
+    pub fn unwrap(self, segment: &SegmentLeaf, wrapped: &WrappedKey, owner: &Owner) -> Result<DataKey> {
+        let mut payload = Zeroizing::new(wrapped.sealed);
+        wrapping_key(&self.secret, wrapped.tenant, segment, owner)
+            .decrypt_inout_detached(
+                &wrapped.nonce.into(),
+                owner.associated(),
+                (&mut payload[..]).into(),
+                &wrapped.tag.into(),
+            )
+            .map_err(|_| Error::new(Code::LaneUnverified, "a wrapped data key does not verify"))?;
+        Ok(DataKey::from_secret(Secret::copied_from(&payload)))
+    }
+}
+
+fn wrapping_key(tenant_secret: &Secret, tenant: LeafRef, segment: &SegmentLeaf, owner: &Owner) -> Aes256Gcm {
+    let key = kdf::derive_from_both(
+        tenant_secret,
+        &segment.secret,
+        &[
+            KEY_LABEL,
+            &[owner.kind().code()],
+            &tenant.key.0,
+            &tenant.leaf.0.to_be_bytes(),
+            &segment.leaf.key.0,
+            &segment.leaf.leaf.0.to_be_bytes(),
+        ],
+    );
+    Aes256Gcm::new(key.expose().into())
+}

@@ -1,0 +1,152 @@
+//! Wrapped data keys, as they stand in files.
+
+use crate::engine::{NONCE_BYTES, TAG_BYTES};
+use crate::puncture::LeafNumber;
+use crate::store::KeyName;
+use crate::wire::{self, Decoder, Encoder, Malformed};
+
+/// What a wrapped data key seals. A wrap of one kind never opens as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WrapKind {
+    /// A lane of a segment.
+    Lane,
+}
+
+impl WrapKind {
+    /// The number, as it stands in formats.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            WrapKind::Lane => 0x01,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        (code == WrapKind::Lane.code()).then_some(WrapKind::Lane)
+    }
+}
+
+/// Whom a data key belongs to: what is authenticated with its wrap, its kind first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    kind: WrapKind,
+    associated: Vec<u8>,
+}
+
+impl Owner {
+    /// The owner of this kind that `parts` describe, encoded so that no two lists are alike.
+    #[must_use]
+    pub fn new(kind: WrapKind, parts: &[&[u8]]) -> Self {
+        let kind_code = [kind.code()];
+        let mut list: Vec<&[u8]> = vec![b"domicile/v1/wrapped-key", &kind_code];
+        list.extend_from_slice(parts);
+        Self { kind, associated: wire::parts(&list) }
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> WrapKind {
+        self.kind
+    }
+
+    /// What is authenticated.
+    #[must_use]
+    pub fn associated(&self) -> &[u8] {
+        &self.associated
+    }
+}
+
+/// A leaf of a tenant key, by the names of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeafRef {
+    /// The tenant key.
+    pub key: KeyName,
+    /// The leaf of its tree.
+    pub leaf: LeafNumber,
+}
+
+/// An encrypted data key, and what is needed to unwrap it. 110 octets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrappedKey {
+    /// What the data key seals.
+    pub kind: WrapKind,
+    /// The leaf of the scope's tenant key; a data key keeps it in every later wrap.
+    pub tenant: LeafRef,
+    /// The leaf of the region's own key that the whole segment shares.
+    pub segment: LeafRef,
+    /// Random.
+    pub nonce: [u8; NONCE_BYTES],
+    /// The data key, encrypted.
+    pub sealed: [u8; 32],
+    /// Over the data key and its owner.
+    pub tag: [u8; TAG_BYTES],
+}
+
+impl WrappedKey {
+    /// Octets of an encoded wrapped key.
+    pub const BYTES: usize = 110;
+
+    const VERSION: u8 = 0x01;
+
+    /// The octets, as they stand in a file.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::new();
+        out.u8(Self::VERSION)
+            .u8(self.kind.code())
+            .raw(&self.tenant.key.0)
+            .u64(self.tenant.leaf.0)
+            .raw(&self.segment.key.0)
+            .u64(self.segment.leaf.0)
+            .raw(&self.nonce)
+            .raw(&self.sealed)
+            .raw(&self.tag);
+        out.finish()
+    }
+
+    /// Reads a wrapped key; every octet must be accounted for.
+    ///
+    /// # Errors
+    /// The field that is not what it should be.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Decoder::new(bytes);
+        if input.u8("version of the wrapped key")? != Self::VERSION {
+            return Err(Malformed { what: "version of the wrapped key", at: 0 });
+        }
+        let kind = WrapKind::from_code(input.u8("kind")?).ok_or(Malformed { what: "kind", at: 1 })?;
+        let mut leaf = || -> Result<LeafRef, Malformed> {
+            Ok(LeafRef { key: KeyName(input.array("key name")?), leaf: LeafNumber(input.u64("leaf")?) })
+        };
+        let (tenant, segment) = (leaf()?, leaf()?);
+        let wrapped = Self {
+            kind,
+            tenant,
+            segment,
+            nonce: input.array("nonce")?,
+            sealed: input.array("sealed key")?,
+            tag: input.array("tag")?,
+        };
+        input.end("end of the wrapped key")?;
+        Ok(wrapped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_reads_writes_back_the_same(bytes in prop::collection::vec(any::<u8>(), 100..120)) {
+            let mut bytes = bytes;
+            bytes[0] = WrappedKey::VERSION;
+            bytes[1] = WrapKind::Lane.code();
+            match WrappedKey::decode(&bytes) {
+                Ok(wrapped) => prop_assert_eq!(wrapped.encode(), bytes),
+                Err(_) => prop_assert_ne!(bytes.len(), WrappedKey::BYTES),
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+#![doc = include_str!("../README.md")]
+
+pub mod audit;
+pub mod config;
+pub mod context;
+pub mod danger;
+mod domicile;
+pub mod engine;
+mod error;
+pub mod files;
+pub mod guard;
+mod hex;
+pub mod home;
+mod kdf;
+pub mod keyring;
+pub mod kms;
+mod name;
+pub mod period;
+mod puncture;
+pub mod random;
+mod region;
+mod scope;
+pub mod secret;
+#[cfg(feature = "sqlite")]
+pub mod setup;
+pub mod store;
+mod time;
+pub mod wire;
+
+pub use config::Config;
+pub use domicile::{Builder, ChoiceReport, Domicile, KnownRegion};
+pub use error::{Class, Code, Error, Result};
+pub use guard::{Action, Permit, Purpose, Request};
+pub use period::{Period, PeriodUnit};
+pub use puncture::LeafNumber;
+pub use region::{Jurisdiction, Place, Region};
+pub use scope::{RecordType, Scope, TenantId};
+pub use time::{Clock, FixedClock, SystemClock, Time};

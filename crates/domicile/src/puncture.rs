@@ -1,0 +1,207 @@
+//! The tree under a tenant key: 2^64 wrapping keys, any of which can be destroyed alone.
+//!
+//! A tree of Goldreich, Goldwasser and Micali (1986): a node's two children are HMAC-SHA-256 of the
+//! octets 0 and 1 under the node, and a leaf is reached from the root in 64 steps, by the bits of its
+//! number, the highest first. Whoever holds a node holds all leaves below it and none beside it. A key
+//! from which leaves were erased is the list of the [`Subtree`]s beside the erased paths.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::random::Randomness;
+use crate::secret::Secret;
+use crate::wire::{Decoder, Encoder, Malformed};
+
+/// Steps from the root to a leaf.
+const DEPTH: u8 = 64;
+
+/// The number of a leaf: the writer's number and the writer's counter.
+///
+/// The key store gives every process a writer number of its own, so that no two wraps share a leaf;
+/// neighbours in time are neighbours in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeafNumber(pub u64);
+
+impl LeafNumber {
+    /// The leaf of a writer's counter.
+    #[must_use]
+    pub fn new(writer: u32, counter: u32) -> Self {
+        Self(u64::from(writer) << 32 | u64::from(counter))
+    }
+}
+
+impl fmt::Display for LeafNumber {
+    /// Shows sixteen hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A node of the tree, and with it every leaf below it.
+#[derive(Debug)]
+struct Subtree {
+    /// Steps from the root, 0 to 64.
+    depth: u8,
+    /// The path's bits, highest first, the rest zero.
+    prefix: u64,
+    node: Secret,
+}
+
+impl Subtree {
+    fn contains(&self, leaf: LeafNumber) -> bool {
+        leaf.0 & prefix_mask(self.depth) == self.prefix
+    }
+
+    fn leaf(&self, leaf: LeafNumber) -> Secret {
+        let mut node = Secret::copied_from(self.node.expose());
+        for step in self.depth..DEPTH {
+            node = child(&node, leaf.0 << step >> 63 == 1);
+        }
+        node
+    }
+}
+
+/// The highest `depth` bits.
+fn prefix_mask(depth: u8) -> u64 {
+    u64::MAX.checked_shl(u32::from(DEPTH - depth)).unwrap_or(0)
+}
+
+fn child(node: &Secret, right: bool) -> Secret {
+    Secret::filled_by(|bytes| {
+        // HMAC takes a key of any length: this cannot fail for one of 32 octets.
+        if let Ok(mut mac) = <Hmac<Sha256> as KeyInit>::new_from_slice(node.expose()) {
+            mac.update(&[u8::from(right)]);
+            bytes.copy_from_slice(&mac.finalize().into_bytes());
+        }
+    })
+}
+
+/// What is left of a tenant key: subtrees in the order of their leaves. Fresh, it is the root alone.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    subtrees: Vec<Subtree>,
+}
+
+impl Tree {
+    /// A fresh root: every leaf can be derived.
+    pub(crate) fn random(randomness: &dyn Randomness) -> crate::Result<Self> {
+        Ok(Self { subtrees: vec![Subtree { depth: 0, prefix: 0, node: Secret::random(randomness)? }] })
+    }
+
+    /// The leaf, or `None` when it was erased.
+    pub(crate) fn leaf(&self, number: LeafNumber) -> Option<Secret> {
+        self.subtrees.iter().find(|subtree| subtree.contains(number)).map(|subtree| subtree.leaf(number))
+    }
+
+    /// The state as it is sealed in the key store: version 1, then each subtree's depth, prefix and node.
+    pub(crate) fn encode(&self) -> Result<zeroize::Zeroizing<Vec<u8>>, Malformed> {
+        let mut out = Encoder::new();
+        out.u8(1).count(self.subtrees.len(), "subtrees")?;
+        for subtree in &self.subtrees {
+            out.u8(subtree.depth).u64(subtree.prefix).raw(subtree.node.expose());
+        }
+        Ok(zeroize::Zeroizing::new(out.finish()))
+    }
+
+    /// Reads a state back; subtrees must be in order and must not overlap.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        const SUBTREE_BYTES: usize = 1 + 8 + 32;
+        let mut input = Decoder::new(bytes);
+        if input.u8("version of the state")? != 1 {
+            return Err(Malformed { what: "version of the state", at: 0 });
+        }
+        let mut subtrees: Vec<Subtree> = Vec::new();
+        for _ in 0..input.count(SUBTREE_BYTES, "subtrees")? {
+            let error = input.malformed("subtree");
+            let depth = input.u8("depth")?;
+            let prefix = input.u64("prefix")?;
+            let node: zeroize::Zeroizing<[u8; 32]> = input.array("node")?.into();
+            let fits = depth <= DEPTH && prefix & !prefix_mask(depth) == 0;
+            let follows = subtrees
+                .last()
+                .is_none_or(|previous| previous.prefix | !prefix_mask(previous.depth) < prefix);
+            if !fits || !follows {
+                return Err(error);
+            }
+            subtrees.push(Subtree { depth, prefix, node: Secret::copied_from(&node) });
+        }
+        input.end("end of the state")?;
+        Ok(Self { subtrees })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::danger::SeededRandom;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_leaf_is_64_steps_of_hmac_by_its_bits() {
+        let tree =
+            Tree { subtrees: vec![Subtree { depth: 0, prefix: 0, node: Secret::copied_from(&[7; 32]) }] };
+        let number = LeafNumber::new(0x8000_0001, 0x2);
+        let mut node = Secret::copied_from(&[7; 32]);
+        for bit in format!("{:064b}", number.0).bytes() {
+            node = child(&node, bit == b'1');
+        }
+        assert!(tree.leaf(number).unwrap().same_as(&node));
+    }
+
+    #[test]
+    fn a_subtree_holds_its_own_leaves_and_no_others() {
+        let root = Tree::random(&SeededRandom::new(1)).unwrap();
+        // The left half of the tree, and the leaf furthest to the right.
+        let left = child(&root.subtrees[0].node, false);
+        let last = root.leaf(LeafNumber(u64::MAX)).unwrap();
+        let rest = Tree {
+            subtrees: vec![
+                Subtree { depth: 1, prefix: 0, node: left },
+                Subtree { depth: 64, prefix: u64::MAX, node: last },
+            ],
+        };
+        for number in [0, 1, u64::MAX >> 1, u64::MAX].map(LeafNumber) {
+            assert!(rest.leaf(number).unwrap().same_as(&root.leaf(number).unwrap()), "{number}");
+        }
+        for number in [1 << 63, u64::MAX - 1].map(LeafNumber) {
+            assert!(rest.leaf(number).is_none(), "{number}");
+        }
+        let again = Tree::decode(&rest.encode().unwrap()).unwrap();
+        assert!(again.leaf(LeafNumber(5)).unwrap().same_as(&root.leaf(LeafNumber(5)).unwrap()));
+        assert!(again.leaf(LeafNumber(1 << 63)).is_none());
+    }
+
+    #[test]
+    fn states_that_overlap_or_run_backwards_are_refused() {
+        let node = || Secret::copied_from(&[1; 32]);
+        let bad = [
+            vec![(1, 0), (1, 0)],
+            vec![(1, 1 << 63), (1, 0)],
+            vec![(0, 0), (64, 5)],
+            vec![(1, 1)],
+            vec![(65, 0)],
+        ];
+        for subtrees in bad {
+            let state = Tree {
+                subtrees: subtrees
+                    .iter()
+                    .map(|&(depth, prefix)| Subtree { depth, prefix, node: node() })
+                    .collect(),
+            };
+            assert!(Tree::decode(&state.encode().unwrap()).is_err(), "{subtrees:?}");
+        }
+        assert!(Tree::decode(&[1, 0xff, 0xff, 0xff, 0xff]).is_err());
+        assert!(Tree::decode(&[1, 0, 0, 0, 0, 9]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(tree) = Tree::decode(&bytes) {
+                prop_assert_eq!(&tree.encode().unwrap()[..], &bytes[..]);
+            }
+        }
+    }
+}

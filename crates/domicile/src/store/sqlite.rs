@@ -1,0 +1,486 @@
+//! The embedded default: one SQLite file is the key store of every region, and the registry of homes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Executor, Row};
+
+use super::{Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore};
+use crate::audit::{ChainBeginning, ChainId, SealedEvent};
+use crate::context::KeyKind;
+use crate::error::{Code, Error, Result};
+use crate::files;
+use crate::home::{ChosenHome, HomeChoice, SignedStatement};
+use crate::random::{OsRandom, Randomness};
+use crate::region::{Place, Region};
+use crate::scope::{RecordType, Scope, TenantId};
+use crate::time::Time;
+
+const SCHEMA: i64 = 1;
+
+/// A key store and registry in one SQLite file.
+///
+/// Written ahead and synced at every commit, so that what a write returned is durable; deleted bytes are
+/// overwritten at once. Several processes of one host may use it together.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    path: Arc<Path>,
+    pool: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Makes a new store, mode 0600.
+    ///
+    /// # Errors
+    /// [`ConfigExists`](Code::ConfigExists) when the file exists;
+    /// [`StoreUnavailable`](Code::StoreUnavailable) when it cannot be written.
+    pub async fn create(path: &Path) -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(
+            |source| {
+                let code = match source.kind() {
+                    std::io::ErrorKind::AlreadyExists => Code::ConfigExists,
+                    _ => Code::StoreUnavailable,
+                };
+                Error::new(code, "the key store could not be made")
+                    .at(path.display().to_string())
+                    .because(source)
+            },
+        )?;
+        let store = Self::connect(path);
+        let mut incarnation = [0; 16];
+        OsRandom.fill(&mut incarnation)?;
+        let mut transaction = store.pool.begin().await.map_err(|source| store.unavailable(source))?;
+        transaction
+            .execute(sqlx::raw_sql(include_str!("schema.sql")))
+            .await
+            .map_err(|source| store.unavailable(source))?;
+        sqlx::query("INSERT INTO meta VALUES (?, ?, ?, ?)")
+            .bind(SCHEMA)
+            .bind(SCHEMA)
+            .bind(SCHEMA)
+            .bind(&incarnation[..])
+            .execute(&mut *transaction)
+            .await
+            .map_err(|source| store.unavailable(source))?;
+        transaction.commit().await.map_err(|source| store.unavailable(source))?;
+        files::sync_directory(path).map_err(|source| {
+            Error::new(Code::StoreUnavailable, "the key store could not be made durable")
+                .at(path.display().to_string())
+                .because(source)
+        })?;
+        Ok(store)
+    }
+
+    /// Opens a store that exists.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](Code::StoreUnavailable) when it cannot be read;
+    /// [`StoreInvalid`](Code::StoreInvalid) when it is no key store, or a newer one than this build writes.
+    pub async fn open(path: &Path) -> Result<Self> {
+        let store = Self::connect(path);
+        if !path.is_file() {
+            return Err(Error::new(Code::StoreUnavailable, "there is no key store")
+                .at(path.display().to_string())
+                .advise("`domicile init` makes one; `store` in the configuration says where it is"));
+        }
+        let invalid = |what: &str| Error::new(Code::StoreInvalid, what).at(path.display().to_string());
+        let row = sqlx::query("SELECT min_reader, min_writer FROM meta")
+            .fetch_one(&store.pool)
+            .await
+            .map_err(|source| match &source {
+                sqlx::Error::Database(error) if error.message().contains("no such table") => {
+                    invalid("this SQLite file is not a key store").because(source)
+                }
+                sqlx::Error::Database(error) if error.message().contains("not a database") => {
+                    invalid("this file is not a key store").because(source)
+                }
+                _ => store.unavailable(source),
+            })?;
+        let needed: i64 = std::cmp::max(store.column(&row, "min_reader")?, store.column(&row, "min_writer")?);
+        if needed > SCHEMA {
+            return Err(invalid("this key store was made by a newer Domicile")
+                .advise("use that version or a newer one"));
+        }
+        Ok(store)
+    }
+
+    /// Closes all connections, and with the last one the files beside the store.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    fn connect(path: &Path) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("secure_delete", "ON");
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
+        Self { path: PathBuf::from(path).into(), pool }
+    }
+
+    fn unavailable(&self, source: sqlx::Error) -> Error {
+        Error::new(Code::StoreUnavailable, "the key store failed")
+            .at(self.path.display().to_string())
+            .advise("see that the file can be read and written, and that its disk is not full")
+            .because(source)
+    }
+
+    fn column<'r, T>(&self, row: &'r SqliteRow, name: &'static str) -> Result<T>
+    where
+        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    {
+        row.try_get(name)
+            .map_err(|source| unreadable_row(name).at(self.path.display().to_string()).because(source))
+    }
+
+    fn key_row(&self, row: &SqliteRow) -> Result<KeyRow> {
+        let text = |name| self.column::<&str>(row, name);
+        let number = |name| self.column::<i64>(row, name);
+        let bad = |name: &'static str| unreadable_row(name).at(self.path.display().to_string());
+        let small = |name| number(name).and_then(|value| u32::try_from(value).map_err(|_| bad(name)));
+        let code = |name| number(name).and_then(|value| u8::try_from(value).map_err(|_| bad(name)));
+        Ok(KeyRow {
+            identity: KeyIdentity {
+                slot: KeySlot {
+                    kind: KeyKind::from_code(code("kind")?).ok_or_else(|| bad("kind"))?,
+                    region: text("region")?.parse()?,
+                    scope: Scope {
+                        tenant: TenantId::stored(text("tenant")?)?,
+                        record_type: RecordType::stored(text("record_type")?)?,
+                    },
+                    period: text("period")?.parse().map_err(|_| bad("period"))?,
+                },
+                version: small("version")?,
+            },
+            generation: number("generation")?.try_into().map_err(|_| bad("generation"))?,
+            state: KeyState::from_code(code("state")?).ok_or_else(|| bad("state"))?,
+            name: KeyName(self.column::<&[u8]>(row, "name")?.try_into().map_err(|_| bad("name"))?),
+            commitment: self.column::<&[u8]>(row, "commitment")?.try_into().map_err(|_| bad("commitment"))?,
+            parent_version: small("parent_version")?,
+            sealed: self.column(row, "sealed")?,
+        })
+    }
+
+    fn chosen_home(&self, row: &SqliteRow) -> Result<ChosenHome> {
+        let body: Option<Vec<u8>> = self.column(row, "body")?;
+        let signature: Option<Vec<u8>> = self.column(row, "signature")?;
+        Ok(ChosenHome {
+            choice: self.home_choice(row)?,
+            chosen: Time::from_micros(self.column(row, "chosen")?)?,
+            statement: body.zip(signature).map(|(body, signature)| SignedStatement { body, signature }),
+        })
+    }
+
+    fn home_choice(&self, row: &SqliteRow) -> Result<HomeChoice> {
+        Ok(HomeChoice {
+            tenant: self.column::<&str>(row, "tenant")?.parse()?,
+            types: self.column::<&str>(row, "record_type")?.parse()?,
+            region: self.column::<&str>(row, "region")?.parse()?,
+        })
+    }
+
+    async fn one_key(&self, row: Result<Option<SqliteRow>, sqlx::Error>) -> Result<Option<KeyRow>> {
+        row.map_err(|source| self.unavailable(source))?.map(|row| self.key_row(&row)).transpose()
+    }
+}
+
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
+        let KeyIdentity { slot, version } = &row.identity;
+        let generation = i64::try_from(row.generation)
+            .map_err(|_| Error::new(Code::StoreUnavailable, "a generation past the store's range"))?;
+        let inserted = sqlx::query(
+            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (kind, region, tenant, record_type, period, version) DO NOTHING",
+        )
+        .bind(i64::from(slot.kind.code()))
+        .bind(slot.region.as_str())
+        .bind(slot.scope.tenant.as_str())
+        .bind(slot.scope.record_type.as_str())
+        .bind(slot.period.to_string())
+        .bind(i64::from(*version))
+        .bind(generation)
+        .bind(i64::from(row.state.code()))
+        .bind(&row.name.0[..])
+        .bind(&row.commitment[..])
+        .bind(i64::from(row.parent_version))
+        .bind(&row.sealed[..])
+        .execute(&self.pool)
+        .await
+        .map_err(|source| self.unavailable(source))?;
+        if inserted.rows_affected() == 1 {
+            return Ok(Inserted::Ours);
+        }
+        match self.find(&row.identity).await? {
+            Some(theirs) => Ok(Inserted::Theirs(Box::new(theirs))),
+            None => Err(unreadable_row(&row.identity.slot)),
+        }
+    }
+
+    async fn newest(&self, slot: &KeySlot) -> Result<Option<KeyRow>> {
+        let row = sqlx::query(
+            "SELECT * FROM keys WHERE kind = ? AND region = ? AND tenant = ? AND record_type = ? AND period = ?
+             ORDER BY version DESC LIMIT 1",
+        )
+        .bind(i64::from(slot.kind.code()))
+        .bind(slot.region.as_str())
+        .bind(slot.scope.tenant.as_str())
+        .bind(slot.scope.record_type.as_str())
+        .bind(slot.period.to_string())
+        .fetch_optional(&self.pool)
+        .await;
+        self.one_key(row).await
+    }
+
+    async fn find(&self, identity: &KeyIdentity) -> Result<Option<KeyRow>> {
+        let slot = &identity.slot;
+        let row = sqlx::query(
+            "SELECT * FROM keys WHERE kind = ? AND region = ? AND tenant = ? AND record_type = ? AND period = ?
+             AND version = ?",
+        )
+        .bind(i64::from(slot.kind.code()))
+        .bind(slot.region.as_str())
+        .bind(slot.scope.tenant.as_str())
+        .bind(slot.scope.record_type.as_str())
+        .bind(slot.period.to_string())
+        .bind(i64::from(identity.version))
+        .fetch_optional(&self.pool)
+        .await;
+        self.one_key(row).await
+    }
+
+    async fn named(&self, name: KeyName) -> Result<Option<KeyRow>> {
+        let row = sqlx::query("SELECT * FROM keys WHERE name = ?")
+            .bind(&name.0[..])
+            .fetch_optional(&self.pool)
+            .await;
+        self.one_key(row).await
+    }
+
+    async fn next_writer(&self) -> Result<u32> {
+        let row = sqlx::query("INSERT INTO writers DEFAULT VALUES RETURNING number")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|source| self.unavailable(source))?;
+        let number: i64 = self.column(&row, "number")?;
+        u32::try_from(number)
+            .map_err(|_| Error::new(Code::StoreUnavailable, "all 2^32 writer numbers are given"))
+    }
+
+    async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<()> {
+        sqlx::query("INSERT INTO audit_chains VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(&beginning.chain.0[..])
+            .bind(beginning.place.region.as_str())
+            .bind(beginning.place.jurisdiction.as_str())
+            .bind(beginning.begun.micros())
+            .bind(&beginning.actor)
+            .bind(&beginning.signature[..])
+            .execute(&self.pool)
+            .await
+            .map(|_| ())
+            .map_err(|source| self.unavailable(source))
+    }
+
+    async fn append_events(&self, chain: ChainId, events: &[SealedEvent]) -> Result<()> {
+        let mut transaction =
+            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
+        for event in events {
+            let number = i64::try_from(event.number).map_err(|_| unreadable_row("audit event"))?;
+            sqlx::query("INSERT INTO audit_events VALUES (?, ?, ?, ?)")
+                .bind(&chain.0[..])
+                .bind(number)
+                .bind(&event.body)
+                .bind(&event.digest[..])
+                .execute(&mut *transaction)
+                .await
+                .map_err(|source| self.unavailable(source))?;
+        }
+        transaction.commit().await.map_err(|source| self.unavailable(source))
+    }
+
+    async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>> {
+        let bad = |name: &'static str| unreadable_row(name).at(self.path.display().to_string());
+        let rows = sqlx::query("SELECT * FROM audit_chains ORDER BY begun, chain")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| self.unavailable(source))?;
+        let mut chains = Vec::with_capacity(rows.len());
+        for row in rows {
+            let chain = ChainId(self.column::<&[u8]>(&row, "chain")?.try_into().map_err(|_| bad("chain"))?);
+            let beginning = ChainBeginning {
+                chain,
+                place: Place {
+                    region: self.column::<&str>(&row, "region")?.parse()?,
+                    jurisdiction: self.column::<&str>(&row, "jurisdiction")?.parse()?,
+                },
+                begun: Time::from_micros(self.column(&row, "begun")?)?,
+                actor: self.column(&row, "actor")?,
+                signature: self.column(&row, "signature")?,
+            };
+            let events =
+                sqlx::query("SELECT number, body, digest FROM audit_events WHERE chain = ? ORDER BY number")
+                    .bind(&chain.0[..])
+                    .fetch_all(&self.pool)
+                    .await
+                    .map_err(|source| self.unavailable(source))?
+                    .iter()
+                    .map(|row| {
+                        Ok(SealedEvent {
+                            number: self
+                                .column::<i64>(row, "number")?
+                                .try_into()
+                                .map_err(|_| bad("number"))?,
+                            body: self.column(row, "body")?,
+                            digest: self
+                                .column::<&[u8]>(row, "digest")?
+                                .try_into()
+                                .map_err(|_| bad("digest"))?,
+                        })
+                    })
+                    .collect::<Result<_>>()?;
+            chains.push((beginning, events));
+        }
+        Ok(chains)
+    }
+}
+
+#[async_trait]
+impl HomeRegistry for SqliteStore {
+    async fn choose(&self, choices: &[HomeChoice], now: Time) -> Result<Chosen> {
+        // The transaction takes the write lock first: what it reads cannot change before it commits.
+        let mut transaction =
+            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
+        let (mut made, mut contradicted) = (Vec::new(), Vec::new());
+        for (place, choice) in choices.iter().enumerate() {
+            let standing = sqlx::query(
+                "SELECT region FROM homes WHERE tenant = ? AND record_type IN (?, 'all')
+                 ORDER BY record_type = 'all' LIMIT 1",
+            )
+            .bind(choice.tenant.as_str())
+            .bind(choice.types.as_str())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(|source| self.unavailable(source))?;
+            if let Some(row) = standing {
+                let region: Region = self.column::<&str>(&row, "region")?.parse()?;
+                if region != choice.region {
+                    contradicted.push((place, region));
+                }
+                continue;
+            }
+            sqlx::query("INSERT INTO homes VALUES (?, ?, ?, ?)")
+                .bind(choice.tenant.as_str())
+                .bind(choice.types.as_str())
+                .bind(choice.region.as_str())
+                .bind(now.micros())
+                .execute(&mut *transaction)
+                .await
+                .map_err(|source| self.unavailable(source))?;
+            made.push(place);
+        }
+        if !contradicted.is_empty() {
+            transaction.rollback().await.map_err(|source| self.unavailable(source))?;
+            return Ok(Chosen::Contradicted(contradicted));
+        }
+        transaction.commit().await.map_err(|source| self.unavailable(source))?;
+        Ok(Chosen::Made(made))
+    }
+
+    async fn add_statement(
+        &self,
+        region: &Region,
+        choices: &[HomeChoice],
+        signed: &SignedStatement,
+    ) -> Result<()> {
+        let mut transaction =
+            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
+        let row = sqlx::query(
+            "INSERT INTO home_statements (region, body, signature) VALUES (?, ?, ?) RETURNING id",
+        )
+        .bind(region.as_str())
+        .bind(&signed.body[..])
+        .bind(&signed.signature[..])
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(|source| self.unavailable(source))?;
+        let statement: i64 = self.column(&row, "id")?;
+        for choice in choices {
+            // Two processes may sign the same pending choice; the first statement stands.
+            sqlx::query(
+                "INSERT INTO home_signed SELECT ?1, ?2, ?3 WHERE NOT EXISTS
+                 (SELECT 1 FROM home_signed WHERE tenant = ?1 AND record_type = ?2)",
+            )
+            .bind(choice.tenant.as_str())
+            .bind(choice.types.as_str())
+            .bind(statement)
+            .execute(&mut *transaction)
+            .await
+            .map_err(|source| self.unavailable(source))?;
+        }
+        transaction.commit().await.map_err(|source| self.unavailable(source))
+    }
+
+    async fn home(&self, tenant: &TenantId, record_type: &RecordType) -> Result<Option<ChosenHome>> {
+        sqlx::query(
+            "SELECT homes.*, body, signature FROM homes
+             LEFT JOIN home_signed USING (tenant, record_type)
+             LEFT JOIN home_statements ON home_statements.id = statement
+             WHERE tenant = ? AND record_type IN (?, 'all') ORDER BY record_type = 'all' LIMIT 1",
+        )
+        .bind(tenant.as_str())
+        .bind(record_type.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(|source| self.unavailable(source))?
+        .map(|row| self.chosen_home(&row))
+        .transpose()
+    }
+
+    async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<ChosenHome>> {
+        sqlx::query(
+            "SELECT homes.*, body, signature FROM homes
+             LEFT JOIN home_signed USING (tenant, record_type)
+             LEFT JOIN home_statements ON home_statements.id = statement
+             WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, record_type",
+        )
+        .bind(tenant.map(TenantId::as_str))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|source| self.unavailable(source))?
+        .iter()
+        .map(|row| self.chosen_home(row))
+        .collect()
+    }
+
+    async fn pending(&self, region: &Region) -> Result<Vec<HomeChoice>> {
+        sqlx::query(
+            "SELECT * FROM homes WHERE region = ?
+             AND NOT EXISTS (SELECT 1 FROM home_signed
+                             WHERE home_signed.tenant = homes.tenant AND home_signed.record_type = homes.record_type)
+             ORDER BY tenant, record_type",
+        )
+        .bind(region.as_str())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|source| self.unavailable(source))?
+        .iter()
+        .map(|row| self.home_choice(row))
+        .collect()
+    }
+}
+
+/// A row that cannot be read back: somebody else wrote it.
+fn unreadable_row(what: impl std::fmt::Display) -> Error {
+    Error::new(Code::KeyUnverified, format!("the key store holds a row that Domicile did not write ({what})"))
+        .advise("restore the key store; do not let anything else write to it")
+}

@@ -1,0 +1,115 @@
+//! Instants in microseconds, and who says what time it is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use crate::error::{Code, Error, Result};
+
+/// An instant: microseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+///
+/// Every value is one that a calendar can show: from -9999 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(i64);
+
+impl Time {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Time = Time(0);
+
+    /// From microseconds since 1970.
+    ///
+    /// # Errors
+    /// [`InputTime`](crate::Code::InputTime) outside the years -9999 to 9999.
+    pub fn from_micros(micros: i64) -> Result<Self> {
+        match Timestamp::from_microsecond(micros) {
+            Ok(_) => Ok(Self(micros)),
+            Err(source) => Err(Error::new(Code::InputTime, "a time outside the calendar").because(source)),
+        }
+    }
+
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+
+    pub(crate) fn timestamp(self) -> Timestamp {
+        // Every Time was checked against the same range when it was made.
+        Timestamp::from_microsecond(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    pub(crate) fn date(self) -> jiff::civil::Date {
+        TimeZone::UTC.to_datetime(self.timestamp()).date()
+    }
+}
+
+impl From<Timestamp> for Time {
+    fn from(timestamp: Timestamp) -> Self {
+        Self(timestamp.as_microsecond())
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.timestamp().fmt(f)
+    }
+}
+
+impl FromStr for Time {
+    type Err = Error;
+
+    /// Reads RFC 3339: `2026-11-24T08:30:00Z`, with any offset and up to nine decimals (cut to six).
+    fn from_str(text: &str) -> Result<Self> {
+        text.parse::<Timestamp>().map(Self::from).map_err(|source| {
+            Error::new(Code::InputTime, "not a time in the form of RFC 3339")
+                .advise("write it like 2026-11-24T08:30:00Z")
+                .because(source)
+        })
+    }
+}
+
+/// Says what time it is. Tests and simulations bring their own.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The present instant.
+    fn now(&self) -> Time;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that the others replace")]
+    fn now(&self) -> Time {
+        Timestamp::now().into()
+    }
+}
+
+/// A clock that stands where it was set.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedClock(pub Time);
+
+impl Clock for FixedClock {
+    fn now(&self) -> Time {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_and_read_in_utc() {
+        let time: Time = "2026-11-24T09:30:00.25+01:00".parse().unwrap();
+        assert_eq!(time.micros(), 1_795_509_000_250_000);
+        assert_eq!(time.to_string(), "2026-11-24T08:30:00.25Z");
+    }
+
+    #[test]
+    fn times_outside_the_calendar_are_refused() {
+        assert_eq!(Time::from_micros(i64::MAX).unwrap_err().code(), Code::InputTime);
+        assert!(Time::from_micros(0).is_ok());
+    }
+}
