@@ -1,0 +1,80 @@
+//! The memory of one block while it is filled and sealed: room for a header, then the payload.
+
+use crate::format::BlockHeader;
+
+/// A block in the making. The payload begins where a vector register's worth of octets does, so that
+/// neither copying into it nor sealing it crosses cache lines: that is worth a tenth of the time.
+#[derive(Debug, Default)]
+pub(crate) struct BlockBuffer {
+    bytes: Vec<u8>,
+    /// Where the payload begins; the header ends there. 0 while there is no memory.
+    start: usize,
+}
+
+const ALIGNMENT: usize = 64;
+
+impl BlockBuffer {
+    /// An empty payload, with room for `payload_bytes` without moving.
+    pub(crate) fn with_room(payload_bytes: usize) -> Self {
+        let mut bytes: Vec<u8> = Vec::with_capacity(payload_bytes + BlockHeader::BYTES + 2 * ALIGNMENT);
+        // Any start is right; where the alignment cannot be told, the first that leaves room will do.
+        let aligned = bytes.as_ptr().align_offset(ALIGNMENT) % ALIGNMENT;
+        let start = if aligned < BlockHeader::BYTES { aligned + ALIGNMENT } else { aligned };
+        bytes.resize(start, 0);
+        Self { bytes, start }
+    }
+
+    /// A block of this payload.
+    pub(crate) fn of(payload: &[u8]) -> Self {
+        let mut block = Self::with_room(payload.len() + ALIGNMENT);
+        block.append(payload);
+        block
+    }
+
+    /// Whether there is any memory.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.start > 0
+    }
+
+    /// Octets of the payload.
+    #[inline]
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Appends to the payload.
+    #[inline]
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Appends zeros, for somebody to write over.
+    #[inline]
+    pub(crate) fn append_zeros(&mut self, length: usize) -> &mut [u8] {
+        let before = self.bytes.len();
+        self.bytes.resize(before + length, 0);
+        self.bytes.get_mut(before..).unwrap_or_default()
+    }
+
+    /// The payload as part of its vector, and where it begins there.
+    pub(crate) fn parts(&mut self) -> (&mut Vec<u8>, usize) {
+        (&mut self.bytes, self.start)
+    }
+
+    /// The header's room and the payload.
+    pub(crate) fn header_and_payload(&mut self) -> (&mut [u8], &mut [u8]) {
+        let (head, payload) = self.bytes.split_at_mut(self.start);
+        let room = head.len() - BlockHeader::BYTES;
+        (head.split_at_mut(room).1, payload)
+    }
+
+    /// The block as it is written: header, and what stands behind it.
+    pub(crate) fn block(&self) -> &[u8] {
+        self.bytes.get(self.start - BlockHeader::BYTES..).unwrap_or_default()
+    }
+
+    /// Empties the payload, keeping the memory.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.truncate(self.start);
+    }
+}

@@ -1,0 +1,310 @@
+//! Framing: where records begin and end in an input, so that joining the pieces gives the input back.
+//!
+//! ```
+//! use domicile_record::framing::{Choice, Fields, Framer, Piece, event_time};
+//!
+//! let input = "start,caller,note\r\n\
+//!              2026-01-05T08:00:00Z,+493023125000,\"two\nlines\"\r\n\
+//!              2026-01-05T08:00:04Z,+493023125001,";
+//!
+//! let mut framer = Framer::new(input.as_bytes(), Choice::Auto)?;
+//! let framing = framer.framing();
+//! assert_eq!(framing.to_string(), "csv (,, header)");
+//!
+//! let (mut joined, mut times, mut fields) = (Vec::new(), Vec::new(), None);
+//! while let Some(piece) = framer.next()? {
+//!     joined.extend_from_slice(piece.bytes());
+//!     match piece {
+//!         Piece::Preamble(header) => fields = Some(Fields::new(framing, header, &["start"])?),
+//!         Piece::Record(record) => {
+//!             let fields = fields.as_mut().expect("this input has a header");
+//!             fields.read(record)?;
+//!             times.push(fields.get(0).and_then(event_time::recognise));
+//!         }
+//!         Piece::Part { .. } | Piece::Postamble(_) => unreachable!("every record is short, and nothing follows"),
+//!     }
+//! }
+//! assert_eq!(joined, input.as_bytes());
+//! assert_eq!(times, [Some("2026-01-05T08:00:00Z".parse()?), Some("2026-01-05T08:00:04Z".parse()?)]);
+//! # Ok::<(), domicile::Error>(())
+//! ```
+//!
+//! **Nothing is lost, whatever the input.** A record holds its terminator, its separator and its length
+//! prefix; what frames the records but is none (byte order mark, CSV header, brackets of a JSON array)
+//! is a preamble or a postamble. Every octet belongs to exactly one piece, and pieces come in the
+//! input's order. So there is no input that cannot be framed: where it is malformed, a record may be
+//! longer or shorter than its author meant, [`Framer::warnings`] says so, and the octets are still there.
+//!
+//! **Time is linear and memory is bounded, for hostile input as well.** Every octet is looked at a
+//! bounded number of times. The buffer is 256 KiB, or twice [`Framer::with_record_bytes_max`] where
+//! that is more: a longer record comes in parts.
+//!
+//! The state machines ([`Framing`] has one each) do no input or output; [`Framer`] drives them.
+
+mod csv;
+mod detect;
+pub mod event_time;
+mod fields;
+mod framer;
+mod json;
+mod length_prefixed;
+mod lines;
+mod splitter;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::str::FromStr;
+
+use domicile::{Code, Error, Result};
+
+pub use fields::Fields;
+pub use framer::{Framer, PREAMBLE_BYTES_MAX, Piece, RECORD_BYTES_MAX, WARNINGS_MAX, Warning};
+
+/// What makes a record in an input.
+///
+/// | framing | a record is | preamble | postamble |
+/// |---|---|---|---|
+/// | `Whole` | the input | none | none |
+/// | `Lines` | a line with its LF | byte order mark | none |
+/// | `Csv` | a row of RFC 4180 with its LF: an LF in quotes ends nothing | byte order mark, header row | none |
+/// | `JsonValues` | a value, blanks before it, blanks after it up to the first LF | byte order mark | blanks after the last value |
+/// | `JsonArray` | an element, the comma after it, blanks around both | byte order mark, `[`, blanks | `]`, blanks |
+/// | `LengthPrefixed` | a length (u32, big-endian, not counting itself) and that many octets | none | none |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Framing {
+    /// The whole input is one record.
+    Whole,
+    /// Lines that end with LF. A CR before it is part of the line end, a CR elsewhere is data.
+    Lines,
+    /// Rows of comma-separated values as RFC 4180 has them.
+    ///
+    /// A field is quoted if it begins with `"`; a quote inside it is doubled. A quote in a field that
+    /// does not begin with one is data, and so is a CR that no LF follows.
+    Csv {
+        /// What stands between two fields.
+        delimiter: Delimiter,
+        /// Whether the first row names the columns; then it is the preamble.
+        header: bool,
+    },
+    /// JSON values one after another, on a line each or not.
+    JsonValues,
+    /// The elements of one JSON array.
+    JsonArray,
+    /// Octets preceded by their number: u32, big-endian, not counting itself.
+    LengthPrefixed,
+}
+
+impl Framing {
+    /// The two octets that a lane's descriptor holds: kind and parameter.
+    #[must_use]
+    pub fn code(self) -> (u8, u8) {
+        match self {
+            Framing::Whole => (0x01, 0),
+            Framing::Lines => (0x02, 0),
+            Framing::Csv { delimiter, header } => {
+                (0x03, delimiter.code() | if header { HEADER_FLAG } else { 0 })
+            }
+            Framing::JsonValues => (0x04, 0),
+            Framing::JsonArray => (0x05, 0),
+            Framing::LengthPrefixed => (0x06, 0),
+            // 0x07 is kept for BER.
+        }
+    }
+
+    /// The framing of these two octets; `None` for those that this version does not know.
+    #[must_use]
+    pub fn from_code(kind: u8, parameter: u8) -> Option<Self> {
+        match (kind, parameter) {
+            (0x01, 0) => Some(Framing::Whole),
+            (0x02, 0) => Some(Framing::Lines),
+            (0x03, _) => Some(Framing::Csv {
+                delimiter: Delimiter::from_code(parameter & !HEADER_FLAG)?,
+                header: parameter & HEADER_FLAG != 0,
+            }),
+            (0x04, 0) => Some(Framing::JsonValues),
+            (0x05, 0) => Some(Framing::JsonArray),
+            (0x06, 0) => Some(Framing::LengthPrefixed),
+            _ => None,
+        }
+    }
+
+    /// The [`Choice`] that leads here, as it is written: `csv`, `json`. `Display` says more.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Framing::Whole => "whole",
+            Framing::Lines => "lines",
+            Framing::Csv { .. } => "csv",
+            Framing::JsonValues | Framing::JsonArray => "json",
+            Framing::LengthPrefixed => "length-prefixed",
+        }
+    }
+
+    /// `record` without what frames it: its line end (LF or CRLF), blanks and comma around a JSON
+    /// value, the length before its octets.
+    ///
+    /// For whole records: a [`Piece::Part`] has only one of its ends.
+    #[must_use]
+    pub fn content(self, record: &[u8]) -> &[u8] {
+        match self {
+            Framing::Whole => record,
+            Framing::Lines | Framing::Csv { .. } => lines::without_end(record),
+            Framing::JsonValues | Framing::JsonArray => {
+                let value = json::trim(record);
+                json::trim(value.strip_suffix(b",").unwrap_or(value))
+            }
+            Framing::LengthPrefixed => record.get(length_prefixed::PREFIX_BYTES..).unwrap_or_default(),
+        }
+    }
+
+    /// `record` as the last one of a selection, when it was not the last of the input.
+    ///
+    /// An element of a JSON array loses its comma and the blanks after it, so that preamble, selected
+    /// records and postamble are an array again. For every other framing this is `record` itself.
+    #[must_use]
+    pub fn last_of_selection(self, record: &[u8]) -> &[u8] {
+        match self {
+            Framing::JsonArray => json::trim_end(record).strip_suffix(b",").unwrap_or(record),
+            _ => record,
+        }
+    }
+}
+
+impl fmt::Display for Framing {
+    /// Shows `lines`, `csv (;, no header)`, `json (array)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Framing::Csv { delimiter, header } => {
+                write!(f, " ({delimiter}, {})", if *header { "header" } else { "no header" })
+            }
+            Framing::JsonArray => f.write_str(" (array)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What stands between the fields of a CSV row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Delimiter {
+    /// `,`
+    Comma,
+    /// `;`
+    Semicolon,
+    /// The tabulator.
+    Tab,
+    /// `|`
+    Pipe,
+}
+
+impl Delimiter {
+    /// Every delimiter there is, in the order of their codes.
+    pub const ALL: [Delimiter; 4] = [Delimiter::Comma, Delimiter::Semicolon, Delimiter::Tab, Delimiter::Pipe];
+
+    /// The octet itself.
+    #[must_use]
+    pub fn octet(self) -> u8 {
+        match self {
+            Delimiter::Comma => b',',
+            Delimiter::Semicolon => b';',
+            Delimiter::Tab => b'\t',
+            Delimiter::Pipe => b'|',
+        }
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Delimiter::Comma => 0x00,
+            Delimiter::Semicolon => 0x01,
+            Delimiter::Tab => 0x02,
+            Delimiter::Pipe => 0x03,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|delimiter| delimiter.code() == code)
+    }
+}
+
+impl fmt::Display for Delimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Delimiter::Comma => ",",
+            Delimiter::Semicolon => ";",
+            Delimiter::Tab => "tab",
+            Delimiter::Pipe => "|",
+        })
+    }
+}
+
+/// How an input is to be framed: `auto` looks at it, the others are told.
+///
+/// Whether a CSV has a header, which delimiter it uses, and whether JSON is one array or many values is
+/// always seen from the input. A text of UTF-16 is kept whole, whatever was chosen for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Choice {
+    /// By the first [`PREAMBLE_BYTES_MAX`] octets.
+    #[default]
+    Auto,
+    /// [`Framing::Whole`].
+    Whole,
+    /// [`Framing::Lines`].
+    Lines,
+    /// [`Framing::Csv`].
+    Csv,
+    /// [`Framing::JsonArray`] if the first octet that is no blank is `[`, unless that array stands on
+    /// one line and another value follows it; else [`Framing::JsonValues`].
+    Json,
+    /// [`Framing::LengthPrefixed`].
+    LengthPrefixed,
+}
+
+impl Choice {
+    /// Every choice there is, in the order in which help shows them.
+    pub const ALL: [Choice; 6] =
+        [Choice::Auto, Choice::Lines, Choice::Csv, Choice::Json, Choice::LengthPrefixed, Choice::Whole];
+
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Choice::Auto => "auto",
+            Choice::Whole => "whole",
+            Choice::Lines => "lines",
+            Choice::Csv => "csv",
+            Choice::Json => "json",
+            Choice::LengthPrefixed => "length-prefixed",
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Choice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(choice) = Self::ALL.into_iter().find(|choice| choice.name() == text) {
+            return Ok(choice);
+        }
+        if text == "ber" {
+            return Err(Error::new(Code::ArgumentInvalid, "this version does not split BER into records")
+                .advise(
+                    "choose whole (or auto, which sees BER and keeps it whole): a file is one record then",
+                ));
+        }
+        Err(Error::new(Code::ArgumentInvalid, "there is no framing of that name")
+            .advise("choose auto, lines, csv, json, length-prefixed or whole"))
+    }
+}
+
+/// In the parameter of a CSV: the first row is a header.
+const HEADER_FLAG: u8 = 0x80;

@@ -1,0 +1,454 @@
+//! From inputs to segments: framing, event times, scopes, and a segment for each home.
+
+mod scopes;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use domicile::{Code, Domicile, Error, Period, Region, Result, Scope, Time};
+
+use crate::format::{Contents, Descriptor, LaneNo};
+use crate::framing::{Choice, Fields, Framer, Framing, Piece, Warning, event_time};
+use crate::writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
+use scopes::{Scopes, Standing};
+
+/// Whose records an input holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scoping {
+    /// One scope's.
+    One(Scope),
+    /// Many scopes': each record names its own in these fields.
+    ByField {
+        /// The field with the tenant.
+        tenant: String,
+        /// The field with the record type.
+        record_type: String,
+    },
+}
+
+/// What becomes of records whose scope may not be sealed here: it is at home in another jurisdiction, or
+/// has chosen no home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Elsewhere {
+    /// Nothing is written, and the scopes are named.
+    #[default]
+    Refuse,
+    /// They are left out and counted.
+    Skip,
+}
+
+/// How inputs are sealed.
+#[derive(Debug, Clone)]
+pub struct IntakeOptions {
+    /// How records stand in the inputs.
+    pub framing: Choice,
+    /// The field with a record's event time; without it, records belong to the time of sealing.
+    pub time: Option<String>,
+    /// Whose records they are.
+    pub scoping: Scoping,
+    /// What becomes of records that may not be sealed here.
+    pub elsewhere: Elsewhere,
+    /// How segments are written.
+    pub writer: WriterOptions,
+}
+
+impl IntakeOptions {
+    /// One scope's records, framed as they look.
+    #[must_use]
+    pub fn new(scoping: Scoping) -> Self {
+        Self {
+            framing: Choice::Auto,
+            time: None,
+            scoping,
+            elsewhere: Elsewhere::Refuse,
+            writer: WriterOptions::default(),
+        }
+    }
+
+    /// The fields that must be read from each record.
+    fn field_names(&self) -> Vec<&str> {
+        let (tenant, record_type) = match &self.scoping {
+            Scoping::One(_) => (None, None),
+            Scoping::ByField { tenant, record_type } => (Some(tenant), Some(record_type)),
+        };
+        [self.time.as_ref(), tenant, record_type].into_iter().flatten().map(String::as_str).collect()
+    }
+}
+
+/// Where segments go: one sink for each region, opened when its first record comes.
+pub trait Outlet {
+    /// What a segment is written to.
+    type Sink: Sink;
+
+    /// Opens the sink of a region's segment.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    fn open(&mut self, region: &Region) -> Result<Self::Sink>;
+}
+
+/// Reads inputs and writes segments.
+///
+/// ```no_run
+/// # async fn example(domicile: domicile::Domicile, acme: domicile::Scope) -> domicile::Result<()> {
+/// use domicile_record::{Intake, IntakeOptions, Outlet, Scoping};
+///
+/// struct InMemory;
+/// impl Outlet for InMemory {
+///     type Sink = Vec<u8>;
+///     fn open(&mut self, _: &domicile::Region) -> domicile::Result<Vec<u8>> {
+///         Ok(Vec::new())
+///     }
+/// }
+///
+/// let mut intake = Intake::new(&domicile, IntakeOptions::new(Scoping::One(acme)), InMemory);
+/// intake.read(&b"one line\nanother line\n"[..]).await?;
+/// for (segment, summary) in intake.finish().await?.segments {
+///     println!("{} records in {} octets", summary.records, segment.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Intake<O: Outlet> {
+    domicile: Domicile,
+    options: IntakeOptions,
+    outlet: O,
+    began: Time,
+    segments: BTreeMap<Region, SegmentWriter<O::Sink>>,
+    scopes: Scopes,
+    sources: u32,
+    arrivals: i64,
+    /// Something may not be sealed here, and nothing shall be left out.
+    refused: bool,
+}
+
+/// What an input turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InputReport {
+    /// How its records were framed.
+    pub framing: Framing,
+    /// Records, those left out among them.
+    pub records: u64,
+    /// Octets, preamble and postamble among them.
+    pub bytes: u64,
+    /// What was odd about it; nothing was lost.
+    pub warnings: Vec<Warning>,
+}
+
+/// What was sealed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Sealed<S> {
+    /// The segments, whole and durable as far as their sinks are, each of another region.
+    pub segments: Vec<(S, SegmentSummary)>,
+    /// Records that were left out, by scope.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Records that may not be sealed here and were left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Whose.
+    pub scope: Scope,
+    /// How many.
+    pub records: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Why, as a code.
+    pub code: Code,
+}
+
+/// The most octets of a record whose fields must be read: it is held whole.
+const FIELD_RECORD_BYTES_MAX: usize = 8 << 20;
+
+impl<O: Outlet> Intake<O> {
+    /// Nothing read and nothing written yet.
+    #[must_use]
+    pub fn new(domicile: &Domicile, options: IntakeOptions, outlet: O) -> Self {
+        Self {
+            domicile: domicile.clone(),
+            began: domicile.now(),
+            options,
+            outlet,
+            segments: BTreeMap::new(),
+            scopes: Scopes::default(),
+            sources: 0,
+            arrivals: 0,
+            refused: false,
+        }
+    }
+
+    /// Reads an input to its end and seals its records. Reading blocks.
+    ///
+    /// # Errors
+    /// [`InputFailed`](Code::InputFailed), [`InputField`](Code::InputField),
+    /// [`InputTime`](Code::InputTime), [`InputScope`](Code::InputScope), with the record's number and
+    /// place; a refusal of the one scope; whatever keeps its keys from being had. Nothing was published:
+    /// drop the intake and nothing was written.
+    pub async fn read(&mut self, input: impl Read) -> Result<InputReport> {
+        let needs_fields = !self.options.field_names().is_empty();
+        let mut framer = Framer::new(input, self.options.framing)?;
+        if needs_fields {
+            framer = framer.with_record_bytes_max(FIELD_RECORD_BYTES_MAX);
+        }
+        let mut source = Source {
+            number: self.sources,
+            framing: framer.framing(),
+            preamble: Vec::new(),
+            fields: None,
+            lanes: Vec::new(),
+            long: None,
+            records: 0,
+        };
+        self.sources += 1;
+        self.scopes.forget_lanes();
+        loop {
+            let at = framer.position();
+            let place = |error: Error, records: u64| error.at(format!("record {}, byte {at}", records + 1));
+            match framer.next()? {
+                None => break,
+                Some(Piece::Preamble(preamble)) => source.preamble = preamble.to_vec(),
+                Some(Piece::Record(record)) => {
+                    if needs_fields && source.fields.is_none() {
+                        let names = self.options.field_names();
+                        source.fields = Some(Fields::new(source.framing, &source.preamble, &names)?);
+                    }
+                    let records = source.records;
+                    self.record(&mut source, record).await.map_err(|error| place(error, records))?;
+                    source.records += 1;
+                }
+                Some(Piece::Part { bytes, last }) => {
+                    let records = source.records;
+                    self.part(&mut source, bytes, last).await.map_err(|error| place(error, records))?;
+                    source.records += u64::from(last);
+                }
+                Some(Piece::Postamble(postamble)) => {
+                    self.keep_empty_input(&mut source).await?;
+                    for (region, lane) in &source.lanes {
+                        if let Some(writer) = self.segments.get_mut(region) {
+                            writer.set_postamble(*lane, postamble)?;
+                        }
+                    }
+                }
+            }
+        }
+        self.keep_empty_input(&mut source).await?;
+        Ok(InputReport {
+            framing: source.framing,
+            records: source.records,
+            bytes: framer.position(),
+            warnings: framer.warnings().to_vec(),
+        })
+    }
+
+    /// Ends the segments.
+    ///
+    /// # Errors
+    /// [`HomeRefused`](Code::HomeRefused) or [`HomeNone`](Code::HomeNone), naming the scopes, when records
+    /// may not be sealed here and none shall be left out; those of [`SegmentWriter::finish`]. Nothing of
+    /// what was written may be published then.
+    pub async fn finish(self) -> Result<Sealed<O::Sink>> {
+        let skipped = self.scopes.elsewhere();
+        if self.options.elsewhere == Elsewhere::Refuse && !skipped.is_empty() {
+            return Err(self.refusal(&skipped));
+        }
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for writer in self.segments.into_values() {
+            segments.push(writer.finish().await?);
+        }
+        Ok(Sealed { segments, skipped })
+    }
+
+    async fn record(&mut self, source: &mut Source, record: &[u8]) -> Result<()> {
+        let fields = match &mut source.fields {
+            Some(fields) => {
+                fields.read(record)?;
+                Some(&*fields)
+            }
+            None => None,
+        };
+        let time = match (&self.options.time, fields) {
+            (Some(name), Some(fields)) => Some(event_time_of(name, fields.get(0))?),
+            _ => None,
+        };
+        let first_scope_field = usize::from(self.options.time.is_some());
+        let slot = self.scopes.slot(&self.domicile, &self.options.scoping, fields, first_scope_field).await?;
+        let (slot_index, lane) = (slot.index, slot.lane_at(time.unwrap_or(self.began).micros()));
+        let region = match &slot.standing {
+            Standing::Here(region) => region.clone(),
+            Standing::Elsewhere(..) => return self.leave_out(slot_index, record.len() as u64),
+        };
+        if self.refused {
+            // Nothing will be published: only the scopes that stand in the way are still of interest.
+            return Ok(());
+        }
+        let lane = match lane {
+            Some(lane) => lane,
+            None => {
+                self.open_lane(source, slot_index, time.unwrap_or(self.began), Contents::default()).await?
+            }
+        };
+        let stamp = Stamp { time: time.map(Time::micros), arrival: Some(self.arrivals) };
+        let Some(writer) = self.segments.get_mut(&region) else { return Err(no_segment(&region)) };
+        match writer.append(lane, record, stamp) {
+            Err(error) if error.code() == Code::SegmentLimit => {
+                // The lane is full, and nothing was spent: the scope gets another.
+                let lane = self
+                    .open_lane(source, slot_index, time.unwrap_or(self.began), Contents::default())
+                    .await?;
+                let Some(writer) = self.segments.get_mut(&region) else { return Err(no_segment(&region)) };
+                writer.append(lane, record, stamp)?;
+            }
+            result => result?,
+        }
+        self.arrivals += 1;
+        Ok(())
+    }
+
+    /// A part of a record that is too long to be held.
+    async fn part(&mut self, source: &mut Source, bytes: &[u8], last: bool) -> Result<()> {
+        if !self.options.field_names().is_empty() {
+            return Err(Error::new(Code::InputFraming, "a record is too long for its fields to be read")
+                .rule("records whose time or scope is read have at most 8 MiB")
+                .advise("seal it apart, without --time or --route"));
+        }
+        // Without fields to read, there is one scope, and it may be sealed here or the call fails.
+        let slot = self.scopes.slot(&self.domicile, &self.options.scoping, None, 0).await?.index;
+        let lane = match source.long {
+            Some(lane) => lane,
+            None => {
+                let contents = Contents { long_record: true, ..Contents::default() };
+                let lane = self.open_lane(source, slot, self.began, contents).await?;
+                source.long = Some(lane);
+                lane
+            }
+        };
+        let Some((_, region)) = self.scopes.here(slot) else {
+            return Err(Error::new(Code::InputScope, "a scope that is not at home here"));
+        };
+        let Some(writer) = self.segments.get_mut(&region) else { return Err(no_segment(&region)) };
+        writer.append_piece(lane, bytes, Stamp { time: None, arrival: Some(self.arrivals) }, last)?;
+        if last {
+            source.long = None;
+            self.arrivals += 1;
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, slot: usize, bytes: u64) -> Result<()> {
+        if self.options.elsewhere == Elsewhere::Refuse {
+            // What was begun is taken back at once, and the rest of the input is read to name every scope.
+            self.refused = true;
+            self.segments.clear();
+        }
+        self.scopes.count(slot, bytes);
+        Ok(())
+    }
+
+    async fn open_lane(
+        &mut self,
+        source: &mut Source,
+        slot: usize,
+        time: Time,
+        contents: Contents,
+    ) -> Result<LaneNo> {
+        let Some((scope, region)) = self.scopes.here(slot) else {
+            return Err(Error::new(Code::InputScope, "a scope that is not at home here"));
+        };
+        let writer = match self.segments.entry(region.clone()) {
+            std::collections::btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                let sink = self.outlet.open(&region)?;
+                let options = self.options.writer.clone();
+                vacant.insert(SegmentWriter::create(&self.domicile, &region, sink, options).await?)
+            }
+        };
+        let period: Period = self.domicile.period(&scope.record_type, time)?;
+        let descriptor = Descriptor {
+            framing: Some(source.framing),
+            contents: Contents { event_times: self.options.time.is_some(), arrivals: true, ..contents },
+            source: source.number,
+            ..Descriptor::new(scope, period, self.options.writer.suite)
+        };
+        let lane = writer.open_lane(descriptor, &source.preamble).await?;
+        source.lanes.push((region, lane));
+        if !contents.long_record {
+            self.scopes.keep_lane(slot, period, lane);
+        }
+        Ok(lane)
+    }
+
+    /// An input of one scope without a record has a lane all the same: preamble and postamble are kept,
+    /// and that it was empty.
+    async fn keep_empty_input(&mut self, source: &mut Source) -> Result<()> {
+        if !source.lanes.is_empty() || !matches!(self.options.scoping, Scoping::One(_)) {
+            return Ok(());
+        }
+        let slot = self.scopes.slot(&self.domicile, &self.options.scoping, None, 0).await?;
+        if matches!(slot.standing, Standing::Here(_)) {
+            let index = slot.index;
+            self.open_lane(source, index, self.began, Contents::default()).await?;
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, skipped: &[Skipped]) -> Error {
+        const NAMED_MAX: usize = 10;
+        let named: Vec<_> = skipped
+            .iter()
+            .take(NAMED_MAX)
+            .map(|left_out| format!("{} ({})", left_out.scope, self.scopes.reason(&left_out.scope)))
+            .collect();
+        let more = skipped.len().saturating_sub(NAMED_MAX);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let records: u64 = skipped.iter().map(|left_out| left_out.records).sum();
+        let code = if skipped.iter().any(|left_out| left_out.code == Code::HomeRefused) {
+            Code::HomeRefused
+        } else {
+            skipped.first().map_or(Code::HomeNone, |left_out| left_out.code)
+        };
+        Error::new(
+            code,
+            format!(
+                "{records} records may not be sealed in {}: {}{more}",
+                self.domicile.here(),
+                named.join("; ")
+            ),
+        )
+        .rule("records are sealed where their home may be processed; nothing was written")
+        .advise("seal them on a host of their jurisdiction, or leave them out with --elsewhere skip")
+    }
+}
+
+/// An input while it is read.
+struct Source {
+    number: u32,
+    framing: Framing,
+    preamble: Vec<u8>,
+    fields: Option<Fields>,
+    /// The lanes that hold its records.
+    lanes: Vec<(Region, LaneNo)>,
+    /// The lane of the long record that has begun.
+    long: Option<LaneNo>,
+    records: u64,
+}
+
+fn event_time_of(name: &str, value: Option<&str>) -> Result<Time> {
+    let value = value.ok_or_else(|| {
+        Error::new(Code::InputTime, format!("the record has no value in {name}"))
+            .advise("name a field that every record has, or seal without --time")
+    })?;
+    event_time::recognise(value).ok_or_else(|| {
+        Error::new(Code::InputTime, format!("{name} does not hold a time that is recognised"))
+            .rule("RFC 3339, ISO 8601, RFC 2822, YYYYMMDDhhmmss, or Unix time in seconds to nanoseconds")
+            .advise("name another field, or seal without --time")
+    })
+}
+
+fn no_segment(region: &Region) -> Error {
+    Error::new(Code::WriterFailed, format!("the segment of {region} is not open"))
+}

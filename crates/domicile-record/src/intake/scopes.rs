@@ -1,0 +1,194 @@
+//! The scopes of an input: where each is at home, asked once, and which lanes take its records now.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use domicile::{Action, Code, Domicile, Error, Period, Place, RecordType, Region, Result, Scope, TenantId};
+
+use super::{Scoping, Skipped};
+use crate::format::LaneNo;
+use crate::framing::Fields;
+
+#[derive(Debug, Default)]
+pub(super) struct Scopes {
+    slots: Vec<ScopeSlot>,
+    /// Tenant and type as they stand in the records, with a separator that neither can hold.
+    by_text: HashMap<String, usize>,
+    text: String,
+}
+
+#[derive(Debug)]
+pub(super) struct ScopeSlot {
+    pub(super) index: usize,
+    pub(super) standing: Standing,
+    scope: Scope,
+    /// The lane that took the last record, and the times that it takes.
+    current: Option<(Range<i64>, LaneNo)>,
+    lanes: Vec<(Range<i64>, LaneNo)>,
+    left_out: Option<(u64, u64)>,
+}
+
+/// Whether a scope's records may be sealed here.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// In this region.
+    Here(Region),
+    /// At home there, if anywhere, and why that is in the way.
+    Elsewhere(Option<Place>, Error),
+}
+
+impl ScopeSlot {
+    /// The open lane for a record of this time.
+    #[inline]
+    pub(super) fn lane_at(&mut self, micros: i64) -> Option<LaneNo> {
+        if let Some((times, lane)) = &self.current
+            && times.contains(&micros)
+        {
+            return Some(*lane);
+        }
+        self.current = self.lanes.iter().rfind(|(times, _)| times.contains(&micros)).cloned();
+        self.current.as_ref().map(|(_, lane)| *lane)
+    }
+}
+
+impl Scopes {
+    /// The slot of the scope that a record names, or of the one scope.
+    pub(super) async fn slot(
+        &mut self,
+        domicile: &Domicile,
+        scoping: &Scoping,
+        fields: Option<&Fields>,
+        first_field: usize,
+    ) -> Result<&mut ScopeSlot> {
+        let index = match scoping {
+            Scoping::One(scope) if self.slots.is_empty() => {
+                // One scope that may not be sealed here is an error, and not a count.
+                let permit = domicile.permit(scope, Action::Seal).await?;
+                self.add(scope.clone(), Standing::Here(permit.home().region.clone()))
+            }
+            Scoping::One(_) => 0,
+            Scoping::ByField { tenant, record_type } => {
+                let value = |index: usize, name: &str| {
+                    fields.and_then(|fields| fields.get(index)).ok_or_else(|| {
+                        Error::new(Code::InputScope, format!("the record has no value in {name}"))
+                            .rule("a record's scope is what its fields say, and never guessed")
+                    })
+                };
+                let tenant_text = value(first_field, tenant)?;
+                let type_text = value(first_field + 1, record_type)?;
+                self.text.clear();
+                self.text.push_str(tenant_text);
+                self.text.push('\0');
+                self.text.push_str(type_text);
+                match self.by_text.get(self.text.as_str()) {
+                    Some(index) => *index,
+                    None => {
+                        let scope = scope_of(tenant, tenant_text, record_type, type_text)?;
+                        let standing = match domicile.permit(&scope, Action::Seal).await {
+                            Ok(permit) => Standing::Here(permit.home().region.clone()),
+                            Err(error) if error.is_refusal() => {
+                                let home = domicile.home(&scope).await.ok();
+                                Standing::Elsewhere(home.map(|home| home.place().clone()), error)
+                            }
+                            Err(error) => return Err(error),
+                        };
+                        let index = self.add(scope, standing);
+                        self.by_text.insert(self.text.clone(), index);
+                        index
+                    }
+                }
+            }
+        };
+        self.slots.get_mut(index).ok_or_else(|| Error::new(Code::InputScope, "a scope that was never met"))
+    }
+
+    /// The scope in a slot, and its region, if it may be sealed here.
+    pub(super) fn here(&self, slot: usize) -> Option<(Scope, Region)> {
+        let slot = self.slots.get(slot)?;
+        match &slot.standing {
+            Standing::Here(region) => Some((slot.scope.clone(), region.clone())),
+            Standing::Elsewhere(..) => None,
+        }
+    }
+
+    /// Keeps a lane that was opened for a scope and a period.
+    pub(super) fn keep_lane(&mut self, slot: usize, period: Period, lane: LaneNo) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            let entry = (period.bounds(), lane);
+            slot.current = Some(entry.clone());
+            slot.lanes.push(entry);
+        }
+    }
+
+    /// Another input begins: its records go into lanes of their own.
+    pub(super) fn forget_lanes(&mut self) {
+        for slot in &mut self.slots {
+            slot.current = None;
+            slot.lanes.clear();
+        }
+    }
+
+    /// Counts a record that is left out.
+    pub(super) fn count(&mut self, slot: usize, bytes: u64) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            let (records, octets) = slot.left_out.get_or_insert((0, 0));
+            *records += 1;
+            *octets += bytes;
+        }
+    }
+
+    /// What was left out, by scope.
+    pub(super) fn elsewhere(&self) -> Vec<Skipped> {
+        let mut skipped: Vec<_> = self
+            .slots
+            .iter()
+            .filter_map(|slot| match (&slot.standing, slot.left_out) {
+                (Standing::Elsewhere(_, error), Some((records, bytes))) => {
+                    Some(Skipped { scope: slot.scope.clone(), records, bytes, code: error.code() })
+                }
+                _ => None,
+            })
+            .collect();
+        skipped.sort_by(|left, right| left.scope.cmp(&right.scope));
+        skipped
+    }
+
+    /// Why a scope's records were left out, in a word or two.
+    pub(super) fn reason(&self, scope: &Scope) -> String {
+        let slot = self.slots.iter().find(|slot| slot.scope == *scope);
+        match slot.map(|slot| &slot.standing) {
+            Some(Standing::Elsewhere(home, error)) if error.code() == Code::HomeRefused => {
+                home.as_ref().map(|home| format!("home {home}")).unwrap_or_default()
+            }
+            Some(Standing::Elsewhere(_, error)) if error.code() == Code::HomeNone => "no home".to_owned(),
+            Some(Standing::Elsewhere(_, error)) => error.code().to_string(),
+            _ => String::new(),
+        }
+    }
+
+    fn add(&mut self, scope: Scope, standing: Standing) -> usize {
+        let index = self.slots.len();
+        self.slots.push(ScopeSlot {
+            index,
+            standing,
+            scope,
+            current: None,
+            lanes: Vec::new(),
+            left_out: None,
+        });
+        index
+    }
+}
+
+/// The scope that a record's fields name. Their values are not shown: nobody knows what stands in them.
+fn scope_of(tenant: &str, tenant_text: &str, record_type: &str, type_text: &str) -> Result<Scope> {
+    let no_scope = |field: &str, error: Error| {
+        let error_of_field =
+            Error::new(Code::InputScope, format!("{field} does not hold the name of a scope"));
+        error_of_field.rule(error.broken_rule().unwrap_or_default().to_owned())
+    };
+    Ok(Scope {
+        tenant: tenant_text.parse::<TenantId>().map_err(|error| no_scope(tenant, error))?,
+        record_type: type_text.parse::<RecordType>().map_err(|error| no_scope(record_type, error))?,
+    })
+}

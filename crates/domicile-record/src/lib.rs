@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+mod audit;
+mod block_buffer;
+pub mod format;
+pub mod framing;
+mod inspect;
+mod intake;
+mod lane_key;
+mod open;
+mod reader;
+mod running_hash;
+mod seal;
+mod verify;
+mod why;
+mod writer;
+
+pub use inspect::{Inspection, LaneInspection, inspect};
+pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
+pub use reader::{Blocks, Restored, Segment, SegmentLane, Selection, Source, State};
+pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
+pub use why::{Explanation, Obstacle, ScopeExplanation, why};
+pub use writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};

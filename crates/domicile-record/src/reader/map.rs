@@ -1,0 +1,375 @@
+//! Where everything in a segment is: by its footer, or by a walk over its blocks. No key is needed.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use domicile::{Code, Error, Result, Scope};
+
+use super::source::Source;
+use super::walk::{Step, Walker};
+use crate::format::{
+    BlockHeader, BlockKind, Footer, FooterEntry, LaneKey, LaneNo, LaneOpen, SegmentHeader, Trailer,
+};
+
+/// A segment's file: its header, and where its lanes are. What it says is a hint until a key vouches for it.
+#[derive(Debug)]
+pub(crate) struct SegmentFile<S> {
+    pub(crate) source: S,
+    pub(crate) length: u64,
+    pub(crate) header: SegmentHeader,
+    map: Map,
+}
+
+#[derive(Debug)]
+enum Map {
+    Footer(Trailer),
+    Walked(WalkedMap),
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(crate) struct WalkedMap {
+    pub(crate) lanes: BTreeMap<LaneNo, WalkedLane>,
+    pub(crate) blocks: u64,
+    /// The footer block, if one was found.
+    pub(crate) footer: Option<u64>,
+    /// The first octets that are no block and have blocks behind them.
+    pub(crate) damage: Option<Damage>,
+    /// Octets at the end of the file that are no whole block.
+    pub(crate) tail: Option<Damage>,
+}
+
+/// Octets that are no block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) at: u64,
+    pub(crate) bytes: u64,
+    /// Whole blocks before them: the ordinal that stood there, in a file as it was written.
+    pub(crate) ordinal: u64,
+}
+
+/// A lane as a walk found it.
+#[derive(Debug, Default)]
+pub(crate) struct WalkedLane {
+    pub(crate) open: Option<LaneOpen>,
+    pub(crate) blocks: BlockPlaces,
+    pub(crate) end: Option<u64>,
+    pub(crate) data_blocks: u64,
+    pub(crate) block_bytes: u64,
+}
+
+/// A lane, and where its blocks are.
+#[derive(Debug, Clone)]
+pub(crate) struct LanePlace {
+    pub(crate) key: LaneKey,
+    pub(crate) blocks: BlockPlaces,
+}
+
+/// The offsets of a lane's blocks, by their place in the lane. It takes as much memory as there are blocks,
+/// whatever places their headers claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BlockPlaces(Vec<(u32, u64)>);
+
+impl BlockPlaces {
+    /// Where the block at this place is, if it was found.
+    pub(crate) fn get(&self, sequence: u32) -> Option<u64> {
+        match self.0.get(sequence as usize) {
+            Some((place, at)) if *place == sequence => Some(*at),
+            _ => {
+                let found = self.0.binary_search_by_key(&sequence, |(place, _)| *place).ok()?;
+                self.0.get(found).map(|(_, at)| *at)
+            }
+        }
+    }
+
+    /// Every block that was found: its place in the lane, and its offset.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> {
+        self.0.iter().copied()
+    }
+
+    /// How many blocks were found.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The last place of which a block was found.
+    pub(crate) fn last(&self) -> Option<u32> {
+        self.0.last().map(|(place, _)| *place)
+    }
+
+    fn push(&mut self, sequence: u32, at: u64) {
+        self.0.push((sequence, at));
+    }
+
+    /// Puts the blocks into the order of the lane; of two that claim one place, the first in the file stays.
+    fn sort(&mut self) {
+        self.0.sort_by_key(|(place, _)| *place);
+        self.0.dedup_by_key(|(place, _)| *place);
+    }
+}
+
+impl FromIterator<u64> for BlockPlaces {
+    fn from_iter<I: IntoIterator<Item = u64>>(offsets: I) -> Self {
+        Self((0..).zip(offsets).collect())
+    }
+}
+
+impl<S: Source> SegmentFile<S> {
+    /// Reads the header, and the footer if there is one; walks otherwise.
+    pub(crate) fn open(source: S) -> Result<Self> {
+        let (header, length) = read_header(&source)?;
+        let map = match read_trailer(&source, &header, length) {
+            Some(trailer) => Map::Footer(trailer),
+            None => Map::Walked(walk(&source, &header, length)?),
+        };
+        Ok(Self { source, length, header, map })
+    }
+
+    /// Leaves the footer and walks, because what it said was not so.
+    pub(crate) fn rewalk(&mut self) -> Result<&WalkedMap> {
+        if let Map::Footer(_) = self.map {
+            self.map = Map::Walked(walk(&self.source, &self.header, self.length)?);
+        }
+        match &self.map {
+            Map::Walked(walked) => Ok(walked),
+            Map::Footer(_) => Err(Error::new(Code::SegmentCorrupt, "the segment has no map")),
+        }
+    }
+
+    /// What a walk found, if there was one.
+    pub(crate) fn walked(&self) -> Option<&WalkedMap> {
+        match &self.map {
+            Map::Walked(walked) => Some(walked),
+            Map::Footer(_) => None,
+        }
+    }
+
+    /// The lanes of a scope: with a footer, by three reads however many lanes there are.
+    pub(crate) fn lanes_of(&self, scope: &Scope) -> Result<Vec<LanePlace>> {
+        match &self.map {
+            Map::Footer(trailer) => self.find_by_footer(trailer, scope),
+            Map::Walked(_) => self.lanes(&|other| other == scope),
+        }
+    }
+
+    /// The lanes whose scope is `wanted`, lane 0 among them if it is, in the order of their keys.
+    pub(crate) fn lanes(&self, wanted: &dyn Fn(&Scope) -> bool) -> Result<Vec<LanePlace>> {
+        match &self.map {
+            Map::Footer(trailer) => {
+                let mut places = Vec::new();
+                for page in 0..trailer.page_count() {
+                    for entry in self.lane_page(trailer, page)? {
+                        if wanted(&entry.key.scope) {
+                            places.push(self.place(trailer, entry)?);
+                        }
+                    }
+                }
+                Ok(places)
+            }
+            Map::Walked(walked) => {
+                let mut places: Vec<_> = walked
+                    .lanes
+                    .iter()
+                    .filter_map(|(lane, found)| {
+                        let descriptor = &found.open.as_ref()?.descriptor;
+                        let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, *lane);
+                        wanted(&descriptor.scope).then(|| LanePlace { key, blocks: found.blocks.clone() })
+                    })
+                    .collect();
+                places.sort_by(|left, right| left.key.cmp(&right.key));
+                Ok(places)
+            }
+        }
+    }
+
+    /// Reads a block that should be this lane's, at this place.
+    pub(crate) fn read_block(
+        &self,
+        place: &LanePlace,
+        sequence: u32,
+        body: &mut Vec<u8>,
+    ) -> Result<(BlockHeader, [u8; BlockHeader::BYTES])> {
+        let at = place.blocks.get(sequence).ok_or_else(|| missing_block(place, sequence))?;
+        let (header, encoded) = self.read_block_at(at, body)?;
+        if header.lane != place.key.lane || header.sequence != sequence {
+            return Err(Error::new(Code::SegmentCorrupt, "another block stands where this lane's should be")
+                .at(format!("lane {}, block {sequence}, byte {at}", place.key.lane)));
+        }
+        Ok((header, encoded))
+    }
+
+    /// Reads the block at an offset, whosever it is.
+    pub(crate) fn read_block_at(
+        &self,
+        at: u64,
+        body: &mut Vec<u8>,
+    ) -> Result<(BlockHeader, [u8; BlockHeader::BYTES])> {
+        let mut encoded = [0; BlockHeader::BYTES];
+        let room = self.length.checked_sub(at).and_then(|room| room.checked_sub(BlockHeader::BYTES as u64));
+        let Some(room) = room else { return Err(no_block(at)) };
+        self.source.read_at(at, &mut encoded).map_err(|source| unreadable(at, source))?;
+        let header =
+            BlockHeader::decode(&encoded, &self.header.id).map_err(|source| no_block(at).because(source))?;
+        // Checked against what is left before anything is allocated; a footer is read page by page.
+        if header.kind == BlockKind::Footer || header.body_bytes() as u64 > room {
+            return Err(no_block(at));
+        }
+        body.resize(header.body_bytes(), 0);
+        self.source.read_at(at + BlockHeader::BYTES as u64, body).map_err(|source| unreadable(at, source))?;
+        Ok((header, encoded))
+    }
+
+    fn find_by_footer(&self, trailer: &Trailer, scope: &Scope) -> Result<Vec<LanePlace>> {
+        // The last key at or before the scope's first, or the first key of all.
+        let page_of = |keys: &[LaneKey]| keys.partition_point(|key| key.scope < *scope).saturating_sub(1);
+        let tops = Trailer::read_keys(&self.footer_part(trailer, trailer.tops())?).map_err(damaged_footer)?;
+        let key_page = page_of(&tops);
+        let keys = Trailer::read_keys(&self.footer_part(trailer, trailer.key_page(key_page))?)
+            .map_err(damaged_footer)?;
+        let mut page = key_page * Footer::KEYS_PER_PAGE + page_of(&keys);
+        let mut places = Vec::new();
+        while page < trailer.page_count() {
+            let entries = self.lane_page(trailer, page)?;
+            let past = entries.last().is_some_and(|last| last.key.scope > *scope);
+            for entry in entries.into_iter().filter(|entry| entry.key.scope == *scope) {
+                places.push(self.place(trailer, entry)?);
+            }
+            if past {
+                break;
+            }
+            page += 1;
+        }
+        Ok(places)
+    }
+
+    fn lane_page(&self, trailer: &Trailer, page: usize) -> Result<Vec<FooterEntry>> {
+        trailer.read_page(&self.footer_part(trailer, trailer.page(page))?, page).map_err(damaged_footer)
+    }
+
+    fn place(&self, trailer: &Trailer, entry: FooterEntry) -> Result<LanePlace> {
+        let distances = self.footer_part(trailer, trailer.distances(&entry))?;
+        let offsets = Trailer::read_distances(&entry, &distances).ok_or_else(|| {
+            damaged_footer(domicile::wire::Malformed { what: "distances of a lane", at: 0 })
+        })?;
+        Ok(LanePlace { key: entry.key, blocks: offsets.into_iter().collect() })
+    }
+
+    fn footer_part(&self, trailer: &Trailer, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>> {
+        let payload_at = trailer.footer_at.checked_add(BlockHeader::BYTES as u64);
+        let part = payload_at.zip(range).and_then(|(payload_at, range)| {
+            let (start, end) = (payload_at.checked_add(range.start)?, payload_at.checked_add(range.end)?);
+            (end <= self.length).then_some((start, usize::try_from(end - start).ok()?))
+        });
+        let Some((start, length)) = part else {
+            return Err(damaged_footer(domicile::wire::Malformed { what: "a range of the footer", at: 0 }));
+        };
+        let mut bytes = vec![0; length];
+        self.source.read_at(start, &mut bytes).map_err(|source| unreadable(start, source))?;
+        Ok(bytes)
+    }
+}
+
+fn read_header<S: Source>(source: &S) -> Result<(SegmentHeader, u64)> {
+    let length = source.length().map_err(|source| unreadable(0, source))?;
+    let mut bytes = [0; SegmentHeader::BYTES];
+    let foreign = || {
+        Error::new(Code::SegmentForeign, "this is not a segment")
+            .advise("a segment is what `domicile seal` writes")
+    };
+    if length < SegmentHeader::BYTES as u64 {
+        let mut start = vec![0; usize::try_from(length).unwrap_or(0)];
+        source.read_at(0, &mut start).map_err(|source| unreadable(0, source))?;
+        let begins =
+            !start.is_empty() && SegmentHeader::MAGIC.iter().zip(&start).all(|(octet, found)| octet == found);
+        return Err(if begins {
+            Error::new(Code::SegmentTorn, "this segment was cut inside its header")
+                .at(format!("byte {length}"))
+                .advise("nothing can be read of it")
+        } else {
+            foreign()
+        });
+    }
+    source.read_at(0, &mut bytes).map_err(|source| unreadable(0, source))?;
+    if !bytes.starts_with(&SegmentHeader::MAGIC) {
+        return Err(foreign());
+    }
+    let header = SegmentHeader::decode(&bytes).map_err(|source| {
+        let (code, what) = match source.what {
+            "version" | "suite" | "origin" | "flags" => (
+                Code::SegmentUnsupported,
+                "this segment's header is damaged, or of a version that this build does not read",
+            ),
+            _ => (Code::SegmentCorrupt, "this segment's header is damaged"),
+        };
+        Error::new(code, what).at("byte 0").because(source)
+    })?;
+    Ok((header, length))
+}
+
+/// The footer's trailer, if the file ends with one that fits.
+fn read_trailer<S: Source>(source: &S, header: &SegmentHeader, length: u64) -> Option<Trailer> {
+    let at = length.checked_sub(Trailer::BYTES as u64)?;
+    let mut bytes = [0; Trailer::BYTES];
+    source.read_at(at, &mut bytes).ok()?;
+    let trailer = Trailer::decode(&bytes).ok()?;
+    let mut encoded = [0; BlockHeader::BYTES];
+    source.read_at(trailer.footer_at, &mut encoded).ok()?;
+    let footer = BlockHeader::decode(&encoded, &header.id).ok()?;
+    let ends = trailer.footer_at.checked_add(footer.block_bytes())? == length;
+    (footer.kind == BlockKind::Footer && ends).then_some(trailer)
+}
+
+fn walk<S: Source>(source: &S, header: &SegmentHeader, length: u64) -> Result<WalkedMap> {
+    let mut map = WalkedMap::default();
+    let mut walker = Walker::new(source, header, length);
+    let mut body = Vec::new();
+    while let Some(step) = walker.next().map_err(|source| unreadable(0, source))? {
+        match step {
+            Step::Damage { at, bytes } => {
+                map.damage.get_or_insert(Damage { at, bytes, ordinal: map.blocks });
+            }
+            Step::Tail { at, bytes } => map.tail = Some(Damage { at, bytes, ordinal: map.blocks }),
+            Step::Block { at, header, .. } if header.kind == BlockKind::Footer => {
+                map.blocks += 1;
+                map.footer = Some(at);
+            }
+            Step::Block { at, header, .. } => {
+                map.blocks += 1;
+                let lane = map.lanes.entry(header.lane).or_default();
+                lane.block_bytes += header.block_bytes();
+                lane.data_blocks += u64::from(header.kind == BlockKind::Data);
+                lane.blocks.push(header.sequence, at);
+                match header.kind {
+                    BlockKind::LaneOpen if header.sequence == 0 => {
+                        body.resize(header.payload_bytes(), 0);
+                        source
+                            .read_at(at + BlockHeader::BYTES as u64, &mut body)
+                            .map_err(|source| unreadable(at, source))?;
+                        lane.open = LaneOpen::decode(&body).ok();
+                    }
+                    BlockKind::LaneEnd => lane.end = Some(at),
+                    _ => {}
+                }
+            }
+        }
+    }
+    map.lanes.values_mut().for_each(|lane| lane.blocks.sort());
+    Ok(map)
+}
+
+pub(crate) fn unreadable(at: u64, source: io::Error) -> Error {
+    Error::new(Code::InputFailed, "the segment could not be read").at(format!("byte {at}")).because(source)
+}
+
+fn missing_block(place: &LanePlace, sequence: u32) -> Error {
+    Error::new(Code::SegmentCorrupt, "a block of a lane is missing")
+        .at(format!("lane {}, block {sequence}", place.key.lane))
+}
+
+fn no_block(at: u64) -> Error {
+    Error::new(Code::SegmentCorrupt, "there is no whole block where one should be").at(format!("byte {at}"))
+}
+
+fn damaged_footer(source: domicile::wire::Malformed) -> Error {
+    Error::new(Code::SegmentCorrupt, "the footer is damaged").because(source)
+}

@@ -1,0 +1,506 @@
+//! Reading a segment: guard, then the keys that were asked for, then bytes.
+
+mod lane;
+mod map;
+mod merge;
+mod restore;
+mod selection;
+mod source;
+mod state;
+mod walk;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use domicile::keyring::{LeafRef, SegmentLeaf};
+use domicile::{Action, Code, Domicile, Error, Period, Request, Result, Scope};
+
+pub(crate) use lane::ReadableLane;
+pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
+pub(crate) use walk::{Step, Walker};
+
+pub use restore::Restored;
+pub use selection::Selection;
+pub use source::Source;
+pub use state::State;
+
+use crate::audit;
+use crate::format::{BlockKind, DataBlock, DirectoryEntry, LaneNo, LaneOpen, SegmentHeader};
+use crate::lane_key;
+use crate::open::LaneOpener;
+use lane::{LaneCursor, Wanted};
+
+/// A segment whose selected lanes are open for reading.
+#[derive(Debug)]
+pub struct Segment<S> {
+    pub(crate) file: SegmentFile<S>,
+    pub(crate) state: State,
+    /// Lane 0, if it can be read.
+    pub(crate) region: Option<ReadableLane>,
+    pub(crate) lanes: Vec<SegmentLane>,
+    wanted: Wanted,
+    notes: Vec<String>,
+}
+
+/// A lane that was selected, and whether it can be read.
+#[derive(Debug)]
+pub struct SegmentLane {
+    /// Its number.
+    pub lane: LaneNo,
+    /// Whose records.
+    pub scope: Scope,
+    /// Their period.
+    pub period: Period,
+    status: Result<ReadableLane>,
+}
+
+impl SegmentLane {
+    /// Why the lane cannot be read, if it cannot: locked (refused here), erased, an unknown key, or corrupt.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&Error> {
+        self.status.as_ref().err()
+    }
+
+    /// How many records the lane holds, where its end was read.
+    #[must_use]
+    pub fn records(&self) -> Option<u64> {
+        self.status.as_ref().ok()?.end.as_ref().map(|end| end.end.records)
+    }
+
+    pub(crate) fn readable(&self) -> Option<&ReadableLane> {
+        self.status.as_ref().ok()
+    }
+}
+
+impl Segment<File> {
+    /// Opens a file for a purpose: the guard is asked, then the keys of the selected lanes are had, and the
+    /// opening stands in the audit chain before any of them is handed out.
+    ///
+    /// ```no_run
+    /// # async fn example(domicile: domicile::Domicile, acme: domicile::Scope) -> domicile::Result<()> {
+    /// use domicile::Purpose;
+    /// use domicile_record::Segment;
+    ///
+    /// let segment = Segment::open(&domicile, "voice.dseg", Purpose::Billing, &[acme]).await?;
+    /// for block in segment.blocks() {
+    ///     for record in &block? {
+    ///         println!("{} octets", record.len());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open_source`](Self::open_source); [`InputFailed`](Code::InputFailed) when the file cannot be
+    /// read.
+    pub async fn open(
+        domicile: &Domicile,
+        path: impl AsRef<Path>,
+        request: impl Into<Request>,
+        selection: impl Into<Selection>,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|source| {
+            Error::new(Code::InputFailed, "the segment cannot be opened")
+                .at(path.display().to_string())
+                .because(source)
+        })?;
+        let opened = Self::open_source(domicile, file, request, selection).await;
+        opened.map_err(|error| error.at(path.display().to_string()))
+    }
+}
+
+impl<S: Source> Segment<S> {
+    /// Opens a segment that is anywhere.
+    ///
+    /// Lanes that were not asked for by name and cannot be read are reported by [`lanes`](Self::lanes) and
+    /// stop nothing.
+    ///
+    /// # Errors
+    /// [`SegmentForeign`](Code::SegmentForeign) and the like for what is no segment;
+    /// [`HomeRefused`](Code::HomeRefused) when its records may not be processed here;
+    /// [`HomeMismatch`](Code::HomeMismatch) when a scope asked for is at home elsewhere;
+    /// [`LaneNone`](Code::LaneNone) when the segment has nothing of what was asked for; whatever keeps the
+    /// region's keys from being had.
+    pub async fn open_source(
+        domicile: &Domicile,
+        source: S,
+        request: impl Into<Request>,
+        selection: impl Into<Selection>,
+    ) -> Result<Self> {
+        Opening { domicile, action: Action::Open(request.into()), selection: selection.into() }
+            .open(source)
+            .await
+    }
+
+    /// The segment's header.
+    #[must_use]
+    pub fn header(&self) -> &SegmentHeader {
+        &self.file.header
+    }
+
+    /// Whether the segment is whole.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The lanes that were selected.
+    #[must_use]
+    pub fn lanes(&self) -> &[SegmentLane] {
+        &self.lanes
+    }
+
+    /// What was odd on the way and cost nothing but time, such as a damaged footer.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The data blocks of the selected lanes, lane by lane, that can hold what was selected. A block owns
+    /// its octets; records borrow from it.
+    ///
+    /// Blocks are whole: a record of one may lie outside a selected range of times or numbers;
+    /// [`restore`](Self::restore) gives records exactly.
+    pub fn blocks(&self) -> Blocks<'_, S> {
+        Blocks { segment: self, lanes: self.lanes.iter(), current: None }
+    }
+
+    /// Reads the data blocks of the selected lanes one after another, each into the memory of the last.
+    ///
+    /// # Errors
+    /// The first block that does not verify, or what `visit` returned.
+    pub fn for_each_block(&self, mut visit: impl FnMut(&DataBlock) -> Result<()>) -> Result<()> {
+        for lane in self.lanes.iter().filter_map(SegmentLane::readable) {
+            let mut cursor = LaneCursor::new(lane, &self.wanted);
+            while let Some((block, _)) = cursor.next(&self.file, lane)? {
+                visit(block)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The data blocks of a segment's selected lanes.
+#[derive(Debug)]
+pub struct Blocks<'a, S> {
+    segment: &'a Segment<S>,
+    lanes: std::slice::Iter<'a, SegmentLane>,
+    current: Option<(&'a ReadableLane, LaneCursor)>,
+}
+
+impl<S: Source> Iterator for Blocks<'_, S> {
+    type Item = Result<DataBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((lane, cursor)) = &mut self.current {
+                match cursor.next_owned(&self.segment.file, lane) {
+                    Ok(Some((block, _))) => return Some(Ok(block)),
+                    Ok(None) => self.current = None,
+                    Err(error) => {
+                        // A lane that failed once is not read on; the others are.
+                        self.current = None;
+                        return Some(Err(error));
+                    }
+                }
+            }
+            let lane = self.lanes.find_map(SegmentLane::readable)?;
+            self.current = Some((lane, LaneCursor::new(lane, &self.segment.wanted)));
+        }
+    }
+}
+
+/// The steps from a source to a segment whose lanes are open.
+struct Opening<'a> {
+    domicile: &'a Domicile,
+    action: Action,
+    selection: Selection,
+}
+
+/// What one look at a segment found.
+struct Survey {
+    state: State,
+    region: Option<ReadableLane>,
+    lanes: Vec<SegmentLane>,
+}
+
+impl Survey {
+    /// Whether anything is not as it should be, so that it is worth not believing the footer.
+    fn is_suspicious(&self) -> bool {
+        let corrupt = |lane: &SegmentLane| lane.obstacle().is_some_and(Error::is_corruption);
+        self.state.is_corrupt() || self.lanes.iter().any(corrupt)
+    }
+}
+
+/// The segment leaves of a segment: one, unless somebody mixed two.
+type SegmentLeaves = HashMap<LeafRef, SegmentLeaf>;
+
+impl Opening<'_> {
+    async fn open<S: Source>(self, source: S) -> Result<Segment<S>> {
+        let mut file = SegmentFile::open(source)?;
+        let mut notes = Vec::new();
+        if file.walked().is_some_and(|walked| walked.lanes.values().any(|lane| lane.end.is_some())) {
+            notes.push("the footer is missing or damaged; the blocks were walked instead".to_owned());
+        }
+        let survey = match self.survey(&file).await {
+            Ok(survey) if file.walked().is_some() || !survey.is_suspicious() => survey,
+            Err(error) if file.walked().is_some() || !error.is_corruption() => return Err(error),
+            _ => {
+                file.rewalk()?;
+                notes.push("the footer does not say what is; the blocks were walked instead".to_owned());
+                self.survey(&file).await?
+            }
+        };
+        if survey.lanes.is_empty() && self.selection.names_lanes() {
+            return Err(Error::new(Code::LaneNone, "the segment has no lane of what was asked for")
+                .rule(self.selection.to_string())
+                .advise("`domicile inspect` shows which lanes it has"));
+        }
+        let Survey { state, region, lanes } = survey;
+        Ok(Segment { file, state, region, lanes, wanted: self.selection.wanted(), notes })
+    }
+
+    async fn survey<S: Source>(&self, file: &SegmentFile<S>) -> Result<Survey> {
+        self.check_place(&file.header)?;
+        // The guard first: not even the region's own key is asked for where its records may not be.
+        let region = &file.header.place.region;
+        let permit = self.domicile.permit_region(region, self.action.clone()).await?;
+        let mut scopes = self.permits(file).await?;
+        let selected = scopes.values().map(|(_, places)| places.len() as u64).sum();
+        let event = audit::opened(&file.header, &self.action, self.selection.to_string(), selected);
+        self.domicile.audit().record(&[event]).await?;
+
+        let mut leaves = SegmentLeaves::new();
+        let (region, state, directory) = match self.region_lane(file, &mut leaves, permit).await {
+            Ok(region) => {
+                let (state, directory) = state::of(file, &region);
+                (Some(region), state, directory)
+            }
+            Err(error) if error.is_corruption() => (None, State::corrupt(&error), None),
+            Err(error) => return Err(error),
+        };
+        let mut lanes = Vec::new();
+        while let Some((scope, (permit, places))) = scopes.pop_first() {
+            match permit {
+                Ok(permit) => lanes.extend(self.unlock(file, &mut leaves, permit, &scope, places).await),
+                Err(error) => lanes.extend(
+                    places
+                        .iter()
+                        .map(|place| SegmentLane::new(place, &scope, Err(shared(&error, place.key.lane)))),
+                ),
+            }
+        }
+        lanes.sort_by_key(|lane| lane.lane);
+        if let Some(directory) = directory {
+            self.hold_against(&directory, &mut lanes);
+        }
+        Ok(Survey { state, region, lanes })
+    }
+
+    /// What the header says of its region must be what is configured.
+    fn check_place(&self, header: &SegmentHeader) -> Result<()> {
+        let place = &self.domicile.region(&header.place.region)?.place;
+        if *place == header.place {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::HomeMismatch,
+            format!("the segment says that {} lies in {}", place.region, header.place.jurisdiction),
+        )
+        .rule(format!("here, {} lies in {}", place.region, place.jurisdiction)))
+    }
+
+    /// The selected lanes by scope, each scope with the guard's word. A refusal of what was asked for by
+    /// name ends the opening; otherwise it locks the lanes of its scope.
+    async fn permits<S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+    ) -> Result<BTreeMap<Scope, (Result<domicile::Permit>, Vec<LanePlace>)>> {
+        let places = match self.selection.one_scope() {
+            Some(scope) => file.lanes_of(&scope)?,
+            None => file.lanes(&|scope| self.selection.wants_scope(scope))?,
+        };
+        let mut by_scope: BTreeMap<Scope, Vec<LanePlace>> = BTreeMap::new();
+        for place in places {
+            by_scope.entry(place.key.scope.clone()).or_default().push(place);
+        }
+        let mut scopes = BTreeMap::new();
+        for (scope, places) in by_scope {
+            let permit = self.permit(&file.header, &scope).await;
+            match permit {
+                Err(error) if self.selection.names_lanes() || !error.is_refusal() => return Err(error),
+                permit => scopes.insert(scope, (permit, places)),
+            };
+        }
+        Ok(scopes)
+    }
+
+    async fn permit(&self, header: &SegmentHeader, scope: &Scope) -> Result<domicile::Permit> {
+        let permit = self.domicile.permit(scope, self.action.clone()).await?;
+        if *permit.home() == header.place {
+            return Ok(permit);
+        }
+        Err(Error::new(
+            Code::HomeMismatch,
+            format!("{scope} is at home in {}, and this segment is of {}", permit.home(), header.place),
+        )
+        .advise("records of a scope under another region's keys are a violation: find out who sealed them"))
+    }
+
+    /// Lane 0, which vouches for the rest.
+    async fn region_lane<S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+        leaves: &mut SegmentLeaves,
+        permit: domicile::Permit,
+    ) -> Result<ReadableLane> {
+        let scope = Scope::of_region();
+        let mut places = file.lanes_of(&scope)?;
+        places.retain(|place| place.key.lane == LaneNo::REGION);
+        let place =
+            places.pop().ok_or_else(|| Error::new(Code::SegmentCorrupt, "the segment has no lane 0"))?;
+        let mut opened = self.unlock(file, leaves, permit, &scope, vec![place]).await;
+        match opened.pop() {
+            Some(lane) => lane.status,
+            None => Err(Error::new(Code::SegmentCorrupt, "the segment has no lane 0")),
+        }
+    }
+
+    /// Unwraps the data keys of the lanes of one scope, and checks their commitments.
+    async fn unlock<S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+        leaves: &mut SegmentLeaves,
+        permit: domicile::Permit,
+        scope: &Scope,
+        places: Vec<LanePlace>,
+    ) -> Vec<SegmentLane> {
+        let opens: Vec<_> = places.iter().map(|place| read_lane_open(file, place)).collect();
+        let wanted: Vec<_> = opens
+            .iter()
+            .filter_map(|open| open.as_ref().ok())
+            .map(|open| (open.descriptor.period, open.wrapped.tenant))
+            .collect();
+        let mut opening_leaves = self.domicile.keyring().opening_leaves(permit, &wanted).await.into_iter();
+        let mut lanes = Vec::with_capacity(places.len());
+        for (place, open) in places.into_iter().zip(opens) {
+            let number = place.key.lane;
+            let status = match open {
+                Ok(open) => match opening_leaves.next() {
+                    Some(Ok(leaf)) => match self.segment_leaf(file, leaves, open.wrapped.segment).await {
+                        Ok(segment_leaf) => {
+                            unlock_lane(self.domicile, file, place.clone(), open, leaf, segment_leaf)
+                        }
+                        Err(error) => Err(error),
+                    },
+                    Some(Err(error)) => Err(error),
+                    None => Err(Error::new(Code::KeyUnknown, "the keyring gave no leaf")),
+                },
+                Err(error) => Err(error),
+            };
+            lanes.push(SegmentLane::new(
+                &place,
+                scope,
+                status.map_err(|error| error.at(format!("lane {number}"))),
+            ));
+        }
+        lanes
+    }
+
+    async fn segment_leaf<'l, S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+        leaves: &'l mut SegmentLeaves,
+        leaf: LeafRef,
+    ) -> Result<&'l SegmentLeaf> {
+        if let std::collections::hash_map::Entry::Vacant(vacant) = leaves.entry(leaf) {
+            let permit = self.domicile.permit_region(&file.header.place.region, self.action.clone()).await?;
+            vacant.insert(self.domicile.keyring().segment_leaf_of(permit, leaf).await?);
+        }
+        leaves.get(&leaf).ok_or_else(|| Error::new(Code::KeyUnknown, "the segment leaf is gone"))
+    }
+
+    /// Holds the lanes against what lane 0 says of them; selected lanes that are not there are added.
+    fn hold_against(&self, directory: &[DirectoryEntry], lanes: &mut Vec<SegmentLane>) {
+        let mut entries: HashMap<_, _> = directory
+            .iter()
+            .filter(|entry| self.selection.wants_scope(&entry.scope))
+            .map(|entry| (entry.lane, entry))
+            .collect();
+        for lane in lanes.iter_mut() {
+            let vouched = entries
+                .remove(&lane.lane)
+                .filter(|entry| entry.scope == lane.scope && entry.period == lane.period);
+            let Ok(readable) = &lane.status else { continue };
+            let agrees = vouched.zip(readable.end.as_ref()).is_some_and(|(entry, end)| {
+                (entry.blocks, entry.records, entry.bytes, entry.end_hash)
+                    == (end.sequence.saturating_add(1), end.end.records, end.end.bytes, end.hash)
+            });
+            if !agrees {
+                let what = "a lane is not what the segment's own lane says of it";
+                lane.status = Err(Error::new(Code::SegmentCorrupt, what).at(format!("lane {}", lane.lane)));
+            }
+        }
+        for entry in entries.into_values() {
+            lanes.push(SegmentLane {
+                lane: entry.lane,
+                scope: entry.scope.clone(),
+                period: entry.period,
+                status: Err(Error::new(Code::SegmentCorrupt, "a lane of the segment is missing")
+                    .at(format!("lane {}", entry.lane))),
+            });
+        }
+        lanes.sort_by_key(|lane| lane.lane);
+    }
+}
+
+impl SegmentLane {
+    fn new(place: &LanePlace, scope: &Scope, status: Result<ReadableLane>) -> Self {
+        Self { lane: place.key.lane, scope: scope.clone(), period: place.key.period, status }
+    }
+}
+
+/// Reads a lane's descriptor, commitment and wrapped key: unauthenticated until the key was unwrapped.
+fn read_lane_open<S: Source>(file: &SegmentFile<S>, place: &LanePlace) -> Result<LaneOpen> {
+    let mut body = Vec::new();
+    let (header, _) = file.read_block(place, 0, &mut body)?;
+    body.truncate(header.payload_bytes());
+    let damaged = || {
+        Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").at(format!("lane {}", place.key.lane))
+    };
+    if header.kind != BlockKind::LaneOpen {
+        return Err(damaged());
+    }
+    let open = LaneOpen::decode(&body).map_err(|source| damaged().because(source))?;
+    if open.descriptor.scope != place.key.scope || open.descriptor.period != place.key.period {
+        return Err(damaged());
+    }
+    Ok(open)
+}
+
+fn unlock_lane<S: Source>(
+    domicile: &Domicile,
+    file: &SegmentFile<S>,
+    place: LanePlace,
+    open: LaneOpen,
+    leaf: domicile::keyring::OpeningLeaf,
+    segment_leaf: &SegmentLeaf,
+) -> Result<ReadableLane> {
+    let misfit = |source| Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").because(source);
+    let descriptor = open.descriptor.encode().map_err(misfit)?;
+    let owner = lane_key::owner(&file.header, &descriptor, &open.commitment);
+    let data_key = leaf.unwrap(segment_leaf, &open.wrapped, &owner)?;
+    let engine = domicile.engines(open.descriptor.suite).bulk;
+    let opener = LaneOpener::new(&file.header, place.key.lane, &open, &data_key, engine)?;
+    let mut lane = ReadableLane { place, descriptor: open.descriptor, opener, end: None };
+    lane.read_end(file)?;
+    Ok(lane)
+}
+
+/// One refusal for several lanes.
+fn shared(error: &Error, lane: LaneNo) -> Error {
+    error.again().at(format!("lane {lane}"))
+}

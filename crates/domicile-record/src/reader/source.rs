@@ -1,0 +1,63 @@
+//! Where a segment is read from: any place that gives octets at an offset.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Octets at offsets: a file, or memory.
+pub trait Source {
+    /// How many octets there are.
+    ///
+    /// # Errors
+    /// Those of asking.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Fills `into` with the octets from `at` on.
+    ///
+    /// # Errors
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when there are fewer; those of reading.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn length(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(into, at)
+    }
+}
+
+impl Source for [u8] {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(at).ok();
+        let octets = start.and_then(|start| self.get(start..)?.get(..into.len()));
+        into.copy_from_slice(octets.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+impl Source for Vec<u8> {
+    fn length(&self) -> io::Result<u64> {
+        self[..].length()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self[..].read_at(at, into)
+    }
+}
+
+impl<S: Source + ?Sized> Source for &S {
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(at, into)
+    }
+}

@@ -1,0 +1,181 @@
+//! Who could open a segment, and what stands in the way here: without a call of a key service.
+
+use std::collections::BTreeMap;
+
+use domicile::store::KeyState;
+use domicile::{Domicile, Error, Result, Scope};
+use serde::Serialize;
+
+use crate::reader::{SegmentFile, Source};
+
+/// Who could open a segment, and what stands in the way here.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The segment's name, in hexadecimal.
+    pub segment: String,
+    /// Where its records are at home, as the file says.
+    pub region: String,
+    /// The jurisdiction of that region.
+    pub jurisdiction: String,
+    /// Where this host is.
+    pub here: String,
+    /// Who could open it.
+    pub who: String,
+    /// What stands in the way here, of all of it.
+    pub obstacles: Vec<Obstacle>,
+    /// Its scopes, lane 0 left out.
+    pub scopes: Vec<ScopeExplanation>,
+}
+
+/// What stands in the way of one scope's lanes.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ScopeExplanation {
+    /// Whose records.
+    pub tenant: String,
+    /// Of which type.
+    #[serde(rename = "type")]
+    pub record_type: String,
+    /// How many lanes.
+    pub lanes: u64,
+    /// The home that the scope has chosen.
+    pub home: Option<String>,
+    /// What stands in the way here.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// One reason why something does not open here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Obstacle {
+    /// The stable code.
+    pub code: &'static str,
+    /// What, in a sentence.
+    pub what: String,
+    /// The rule behind it.
+    pub rule: Option<String>,
+    /// What to do.
+    pub advice: Option<String>,
+}
+
+impl From<Error> for Obstacle {
+    fn from(error: Error) -> Self {
+        Self {
+            code: error.code().as_str(),
+            what: error.what().to_owned(),
+            rule: error.broken_rule().map(str::to_owned),
+            advice: error.advice().map(str::to_owned),
+        }
+    }
+}
+
+impl Explanation {
+    /// Whether anything stands in the way of anything.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        self.obstacles.is_empty() && self.scopes.iter().all(|scope| scope.obstacles.is_empty())
+    }
+}
+
+/// Explains a segment. Homes and key rows are looked up; no key service is called and no key is opened.
+///
+/// # Errors
+/// [`SegmentForeign`](domicile::Code::SegmentForeign) and the like when there is no header to begin with;
+/// those of reading the file and the stores. What stands in the way of opening is no error.
+pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanation> {
+    let mut file = SegmentFile::open(source)?;
+    file.rewalk()?;
+    let place = &file.header.place;
+    let mut explanation = Explanation {
+        segment: file.header.id.to_string(),
+        region: place.region.to_string(),
+        jurisdiction: place.jurisdiction.to_string(),
+        here: domicile.here().to_string(),
+        who: format!(
+            "whoever may use the root key of {} and its key store, on a host in {}, for a stated purpose",
+            place.region, place.jurisdiction
+        ),
+        obstacles: Vec::new(),
+        scopes: Vec::new(),
+    };
+    let known = match domicile.region(&place.region) {
+        Ok(known) => Some(known),
+        Err(error) => {
+            explanation.obstacles.push(error.into());
+            None
+        }
+    };
+    if let Some(known) = known {
+        if let Err(error) = domicile.guard().check_place(&known.place) {
+            explanation.obstacles.push(error.into());
+        }
+        if known.kms.is_none() {
+            explanation.obstacles.push(Obstacle {
+                code: domicile::Code::KmsUnavailable.as_str(),
+                what: format!("this host has no key service for {}", place.region),
+                rule: None,
+                advice: Some(format!("open it on a host whose configuration has kms for {}", place.region)),
+            });
+        }
+    }
+
+    let mut scopes: BTreeMap<Scope, Vec<_>> = BTreeMap::new();
+    for lane in file.walked().into_iter().flat_map(|walked| walked.lanes.values()) {
+        let Some(open) = &lane.open else { continue };
+        if !open.descriptor.scope.is_region() {
+            scopes.entry(open.descriptor.scope.clone()).or_default().push(open);
+        }
+    }
+    for (scope, lanes) in scopes {
+        let mut obstacles: Vec<Obstacle> = Vec::new();
+        let home = match domicile.home(&scope).await {
+            Ok(home) => {
+                if home.place() != place {
+                    obstacles.push(Obstacle {
+                        code: domicile::Code::HomeMismatch.as_str(),
+                        what: format!(
+                            "{scope} is at home in {}, and this segment is of {place}",
+                            home.place()
+                        ),
+                        rule: None,
+                        advice: Some(
+                            "find out who sealed records of this scope under another region".to_owned(),
+                        ),
+                    });
+                }
+                Some(home.place().to_string())
+            }
+            Err(error) => {
+                obstacles.push(error.into());
+                None
+            }
+        };
+        for open in known.iter().filter(|known| known.kms.is_some()).flat_map(|_| &lanes) {
+            let name = open.wrapped.tenant.key;
+            let (code, what) = match domicile.keyring().key_state(&place.region, name).await {
+                Ok(Some((slot, _))) if slot.scope != scope || slot.period != open.descriptor.period => {
+                    (domicile::Code::KeyUnverified, format!("key {name} belongs to another scope or period"))
+                }
+                Ok(Some((_, KeyState::Destroyed))) => {
+                    (domicile::Code::KeyDestroyed, format!("key {name} was destroyed"))
+                }
+                Ok(Some(_)) => continue,
+                Ok(None) => (domicile::Code::KeyUnknown, format!("the key store knows no key {name}")),
+                Err(error) => (error.code(), error.what().to_owned()),
+            };
+            let obstacle = Obstacle { code: code.as_str(), what, rule: None, advice: None };
+            if !obstacles.contains(&obstacle) {
+                obstacles.push(obstacle);
+            }
+        }
+        explanation.scopes.push(ScopeExplanation {
+            tenant: scope.tenant.to_string(),
+            record_type: scope.record_type.to_string(),
+            lanes: lanes.len() as u64,
+            home,
+            obstacles,
+        });
+    }
+    Ok(explanation)
+}

@@ -1,0 +1,257 @@
+//! One lane while it is written: its sealer, the block that is being filled, its totals and index.
+
+use domicile::engine::Nonce;
+use domicile::{Period, Result};
+
+use super::index::IndexBuilder;
+use super::output::{Output, Sink};
+use crate::block_buffer::BlockBuffer;
+use crate::format::{Arrivals, BlockFlags, BlockKind, Contents, DataSummary, LaneKey, LaneNo, TimeSpan};
+use crate::seal::LaneSealer;
+
+/// When a record happened, and in which order it came, where its lane keeps them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Event time, in microseconds since 1970.
+    pub time: Option<i64>,
+    /// Arrival number.
+    pub arrival: Option<i64>,
+}
+
+impl Stamp {
+    /// What of this stamp a lane would have to keep.
+    #[inline]
+    pub(super) fn kept(self) -> Kept {
+        Kept(u8::from(self.time.is_some()) | u8::from(self.arrival.is_some()) << 1)
+    }
+}
+
+/// What a lane keeps of each record's stamp, as one octet to compare with; one that no stamp has, where
+/// records are not appended whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kept(u8);
+
+impl Kept {
+    pub(super) fn of(lane: LaneNo, contents: Contents) -> Self {
+        if lane == LaneNo::REGION || contents.long_record {
+            return Kept(u8::MAX);
+        }
+        Kept(u8::from(contents.event_times) | u8::from(contents.arrivals) << 1)
+    }
+}
+
+pub(super) struct Lane {
+    pub(super) key: LaneKey,
+    pub(super) sealer: LaneSealer,
+    pub(super) contents: Contents,
+    pub(super) takes: Kept,
+    pub(super) stamp_bytes: u8,
+    pub(super) period: Period,
+    pub(super) offsets: Vec<u64>,
+    pub(super) postamble: Vec<u8>,
+    pub(super) totals: Totals,
+    pub(super) index: IndexBuilder,
+    pub(super) open: OpenBlock,
+    /// Blocks that are full and wait to be sealed, and octets of their payloads.
+    pub(super) waiting_blocks: u32,
+    pub(super) waiting_bytes: usize,
+    /// The last block that was sealed ends inside a record.
+    pub(super) inside_record: bool,
+    /// How far the long record is.
+    pub(super) long: LongRecord,
+}
+
+/// How far the long record of a lane is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LongRecord {
+    /// Nothing was appended.
+    NotBegun,
+    /// Pieces were appended, with this stamp.
+    Begun(Stamp),
+    /// Its last piece was appended.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) data_blocks: u32,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+}
+
+/// The block that is being filled: room for a header, the records back to back, and their arrays.
+#[derive(Debug, Default)]
+pub(super) struct OpenBlock {
+    pub(super) buffer: BlockBuffer,
+    pub(super) ends: Vec<u32>,
+    times: Vec<i64>,
+    arrivals: Vec<i64>,
+    /// One more than the octets of payload that are left; 0 for a block that takes nothing yet.
+    room: usize,
+}
+
+impl OpenBlock {
+    /// Octets of records.
+    #[inline]
+    pub(super) fn record_bytes(&self) -> usize {
+        self.buffer.payload_bytes()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Whether a record fits that takes so many octets of payload.
+    #[inline]
+    pub(super) fn fits(&self, cost: usize) -> bool {
+        cost < self.room
+    }
+
+    /// Makes an empty block that takes a payload of so many octets: with the memory of one that was
+    /// given back, or new.
+    pub(super) fn prepare(&mut self, spare: &mut Vec<OpenBlock>, payload_bytes: usize) {
+        if !self.buffer.has_memory() {
+            *self = spare.pop().unwrap_or_default();
+        }
+        if !self.buffer.has_memory() {
+            self.buffer = BlockBuffer::with_room(payload_bytes + BLOCK_REMAINDER_BYTES);
+        }
+        self.room = payload_bytes + 1;
+    }
+
+    /// Ends a record whose octets stand in the buffer and that takes so many octets of payload.
+    #[inline]
+    pub(super) fn end_record(&mut self, stamp: Stamp, cost: usize) {
+        self.room -= cost.min(self.room);
+        // A block's records are at most 16 MiB.
+        self.ends.push(u32::try_from(self.record_bytes()).unwrap_or(u32::MAX));
+        if let Some(time) = stamp.time {
+            self.times.push(time);
+        }
+        if let Some(arrival) = stamp.arrival {
+            self.arrivals.push(arrival);
+        }
+    }
+
+    /// Empties the block, keeping its memory.
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.ends.clear();
+        self.times.clear();
+        self.arrivals.clear();
+        self.room = 0;
+    }
+}
+
+/// What a block has beside its records and their arrays: paddings, tail and tag.
+const BLOCK_REMAINDER_BYTES: usize = 128;
+
+/// A block that is full, and waits for the others of its pass.
+#[derive(Debug)]
+pub(super) struct FullBlock {
+    pub(super) lane: usize,
+    pub(super) block: OpenBlock,
+    /// Its record goes on in the next block.
+    pub(super) continues: bool,
+}
+
+impl Lane {
+    /// Octets of payload that a record takes: its own, its offset, and what is kept of its stamp.
+    #[inline]
+    pub(super) fn cost(&self, length: usize) -> usize {
+        length + usize::from(self.stamp_bytes)
+    }
+
+    /// Octets of payload that each record takes beside its own.
+    pub(super) fn stamp_bytes(contents: Contents) -> u8 {
+        4 + if contents.event_times { 8 } else { 0 } + if contents.arrivals { 8 } else { 0 }
+    }
+
+    /// Whether a payload fits, behind what waits to be sealed and before the lane's end.
+    pub(super) fn has_room(&self, payload_bytes: usize) -> bool {
+        /// Postamble and end.
+        const BLOCKS_AFTER_DATA: u32 = 2;
+        let end = self.postamble.len() + self.index.bytes() + 1024;
+        let before = self.waiting_bytes + (self.waiting_blocks as usize + 1) * 2 * BLOCK_REMAINDER_BYTES;
+        self.sealer.has_room(before + payload_bytes + end, self.waiting_blocks + BLOCKS_AFTER_DATA)
+    }
+
+    /// Takes the open block out, to be sealed with others.
+    pub(super) fn take_open_block(&mut self, lane: usize, continues: bool) -> FullBlock {
+        let block = std::mem::take(&mut self.open);
+        self.waiting_blocks += 1;
+        self.waiting_bytes += self.cost(0) * block.ends.len() + block.record_bytes();
+        FullBlock { lane, block, continues }
+    }
+
+    /// Seals a block that waited and writes it; gives its memory back.
+    pub(super) fn seal_data<S: Sink>(
+        &mut self,
+        output: &mut Output<S>,
+        full: FullBlock,
+        nonce: Nonce,
+        now: i64,
+    ) -> Result<OpenBlock> {
+        let FullBlock { mut block, continues, .. } = full;
+        self.waiting_blocks -= 1;
+        self.waiting_bytes -= self.cost(0) * block.ends.len() + block.record_bytes();
+        // A piece is not a record of its own, and its number is the record's.
+        let whole_records =
+            if self.contents.long_record { u64::from(!continues) } else { block.ends.len() as u64 };
+        let (arrivals, lowest_arrival) = arrivals_of(&block.arrivals);
+        let spans = block.times.iter().copied().map(TimeSpan::at);
+        let summary = DataSummary {
+            // At most 16 MiB of offsets, so less than 2^24 records.
+            count: u32::try_from(block.ends.len()).unwrap_or(u32::MAX),
+            first_record: self.totals.records,
+            has_times: self.contents.event_times,
+            span: spans.reduce(TimeSpan::with).unwrap_or(TimeSpan::at(now)),
+            arrivals,
+        };
+        let record_bytes = block.record_bytes() as u64;
+        let (payload, start) = block.buffer.parts();
+        summary.complete(payload, start, &block.ends, &block.times, &block.arrivals);
+        let mut flags = BlockFlags::sealed();
+        if self.inside_record {
+            flags.must |= BlockFlags::CONTINUED;
+        }
+        if continues {
+            flags.must |= BlockFlags::CONTINUES;
+        }
+        let sequence = self.sealer.next_sequence();
+        let tag = self.sealer.seal(BlockKind::Data, flags, output.ordinal(), nonce, &mut block.buffer)?;
+        self.offsets.push(output.write_sealed(block.buffer.block(), &tag)?);
+        self.index.add(sequence, summary.first_record, whole_records, lowest_arrival, summary.span);
+        self.totals.data_blocks += 1;
+        self.totals.records += whole_records;
+        self.totals.bytes += record_bytes;
+        self.inside_record = continues;
+        block.clear();
+        Ok(block)
+    }
+
+    /// Seals a payload of another kind and writes it; returns the block as it was written.
+    pub(super) fn seal_block<S: Sink>(
+        &mut self,
+        output: &mut Output<S>,
+        kind: BlockKind,
+        nonce: Nonce,
+        payload: &[u8],
+    ) -> Result<(BlockBuffer, [u8; domicile::engine::TAG_BYTES])> {
+        let mut block = BlockBuffer::of(payload);
+        let tag = self.sealer.seal(kind, BlockFlags::sealed(), output.ordinal(), nonce, &mut block)?;
+        self.offsets.push(output.write_sealed(block.block(), &tag)?);
+        Ok((block, tag))
+    }
+}
+
+/// How a block keeps its arrival numbers: not at all while they count up, so that a file sealed into one
+/// lane pays nothing for its order.
+fn arrivals_of(arrivals: &[i64]) -> (Arrivals, i64) {
+    let Some(first) = arrivals.first() else { return (Arrivals::None, 0) };
+    if arrivals.windows(2).all(|pair| matches!(pair, [left, right] if left.checked_add(1) == Some(*right))) {
+        (Arrivals::From(*first), *first)
+    } else {
+        (Arrivals::Each, arrivals.iter().copied().min().unwrap_or(*first))
+    }
+}

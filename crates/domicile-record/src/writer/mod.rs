@@ -1,0 +1,691 @@
+//! Writing a segment: one process, one go, never opened again.
+
+mod index;
+mod lane;
+mod output;
+
+use std::collections::VecDeque;
+
+use domicile::engine::{Engine, Nonces, Suite};
+use domicile::keyring::SegmentLeaf;
+use domicile::{Action, Code, Domicile, Error, Place, RecordType, Region, Result, Scope, Time};
+
+pub use lane::Stamp;
+pub use output::Sink;
+
+use crate::audit;
+use crate::format::{
+    BlockHeader, BlockKind, Commit, Contents, Descriptor, DirectoryEntry, Footer, LaneEnd, LaneKey, LaneNo,
+    Limits, Origin, PAYLOAD_BYTES_MAX, Section, Sections, SegmentHeader, SegmentId, Summary,
+};
+use crate::running_hash::end_hash;
+use crate::seal::LaneSealer;
+use index::IndexBuilder;
+use lane::{FullBlock, Lane, LongRecord, OpenBlock, Totals};
+use output::Output;
+
+/// How a segment is written.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// The suite of every lane.
+    pub suite: Suite,
+    /// Octets of records that fill a block; at most [`BLOCK_BYTES_MAX`](Self::BLOCK_BYTES_MAX).
+    pub block_bytes: usize,
+    /// Octets of records that all unsealed blocks together may hold; past it the fuller ones are sealed.
+    pub open_bytes_max: usize,
+    /// Where writing stops; never beyond the format's own limits.
+    pub limits: Limits,
+}
+
+impl WriterOptions {
+    /// The most that a block may be made to hold: 16 MiB, less what addresses its records.
+    pub const BLOCK_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            suite: Suite::default(),
+            block_bytes: 64 << 10,
+            open_bytes_max: 32 << 20,
+            limits: Limits::FORMAT,
+        }
+    }
+}
+
+/// Writes one segment: blocks of many lanes, lane 0's vouching for them, and a footer.
+///
+/// What is appended is safe once [`commit`](Self::commit) returned; the segment is whole once
+/// [`finish`](Self::finish) did. After any error the writer takes nothing more, and the file is what a
+/// crash would have left. A dropped writer is a crash.
+pub struct SegmentWriter<S: Sink> {
+    domicile: Domicile,
+    header: SegmentHeader,
+    options: WriterOptions,
+    engine: Engine,
+    segment_leaf: SegmentLeaf,
+    output: Output<S>,
+    lanes: Vec<Lane>,
+    /// Octets of records in open blocks; full ones are not counted.
+    open_bytes: usize,
+    /// Blocks that are sealed in the next pass.
+    full: Vec<FullBlock>,
+    /// Memory of blocks that were sealed.
+    spare: Vec<OpenBlock>,
+    failed: bool,
+}
+
+/// What a finished segment holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// Its name.
+    pub id: SegmentId,
+    /// Its region.
+    pub place: Place,
+    /// When it was begun.
+    pub created: Time,
+    /// Lanes beside lane 0.
+    pub lanes: u32,
+    /// Blocks, the footer left out.
+    pub blocks: u64,
+    /// Records.
+    pub records: u64,
+    /// Octets of records.
+    pub bytes: u64,
+    /// Octets of the file.
+    pub file_bytes: u64,
+    /// The running hash over all blocks but the footer.
+    pub digest: [u8; 32],
+}
+
+impl<S: Sink> SegmentWriter<S> {
+    /// Begins a segment of a region on an empty sink.
+    ///
+    /// # Errors
+    /// [`HomeRefused`](Code::HomeRefused) when the region's records may not be processed here; whatever
+    /// keeps its keys from being had; [`OutputFailed`](Code::OutputFailed).
+    pub async fn create(
+        domicile: &Domicile,
+        region: &Region,
+        sink: S,
+        options: WriterOptions,
+    ) -> Result<Self> {
+        let created = domicile.now();
+        let period = domicile.period(&RecordType::SEGMENT, created)?;
+        let permit = domicile.permit_region(region, Action::Seal).await?;
+        let segment_leaf = domicile.keyring().segment_leaf(permit, period).await?;
+        let mut id = SegmentId([0; 32]);
+        domicile.randomness().fill(&mut id.0)?;
+        let place = domicile.region(region)?.place.clone();
+        let header =
+            SegmentHeader { suite: options.suite, id, place, created, origin: Origin::Writer, edition: 0 };
+        let options = WriterOptions {
+            block_bytes: options.block_bytes.clamp(1, WriterOptions::BLOCK_BYTES_MAX),
+            limits: Limits {
+                lane_blocks: options.limits.lane_blocks.min(Limits::FORMAT.lane_blocks),
+                lane_bytes: options.limits.lane_bytes.min(Limits::FORMAT.lane_bytes),
+                lanes: options.limits.lanes.min(Limits::FORMAT.lanes),
+                blocks: options.limits.blocks.min(Limits::FORMAT.blocks),
+            },
+            ..options
+        };
+        let mut writer = Self {
+            engine: domicile.engines(options.suite).bulk,
+            domicile: domicile.clone(),
+            output: Output::begin(sink, &header)?,
+            header,
+            options,
+            segment_leaf,
+            lanes: Vec::new(),
+            open_bytes: 0,
+            full: Vec::with_capacity(PASS_BLOCKS),
+            spare: Vec::new(),
+            failed: false,
+        };
+        let descriptor = Descriptor::new(Scope::of_region(), period, writer.options.suite);
+        writer.add_lane(descriptor, &[]).await?;
+        Ok(writer)
+    }
+
+    /// The header of the segment.
+    #[must_use]
+    pub fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    /// Octets written so far.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.output.at()
+    }
+
+    /// Opens a lane. Its `preamble`, which may be empty, is sealed at once.
+    ///
+    /// # Errors
+    /// [`HomeMismatch`](Code::HomeMismatch) when the scope is at home in another region;
+    /// [`SegmentLimit`](Code::SegmentLimit) when the segment has all its lanes or the descriptor is too
+    /// long (neither spends the writer); whatever keeps the scope's keys from being had.
+    pub async fn open_lane(&mut self, descriptor: Descriptor, preamble: &[u8]) -> Result<LaneNo> {
+        if descriptor.scope.is_region() {
+            return Err(Error::new(Code::NameReserved, "lane 0 alone is the region's own"));
+        }
+        self.add_lane(descriptor, preamble).await
+    }
+
+    /// Appends a record to a lane. It is copied once, into the block that will be sealed.
+    ///
+    /// # Errors
+    /// [`SegmentLimit`](Code::SegmentLimit) when the lane has no room left, which spends nothing: open
+    /// another lane. [`ArgumentInvalid`](Code::ArgumentInvalid) for a stamp that does not fit the lane's
+    /// contents, or a record longer than [`BLOCK_BYTES_MAX`](WriterOptions::BLOCK_BYTES_MAX).
+    /// [`OutputFailed`](Code::OutputFailed) and the like spend the writer.
+    #[inline]
+    pub fn append(&mut self, lane: LaneNo, record: &[u8], stamp: Stamp) -> Result<()> {
+        let slot = self.lane_for(lane, record.len(), stamp)?;
+        let cost = slot.cost(record.len());
+        slot.open.buffer.append(record);
+        slot.open.end_record(stamp, cost);
+        self.count_open(record.len())
+    }
+
+    /// Appends a record of `length` octets that `fill` writes into the block itself, which saves the copy.
+    /// It is given zeros.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    #[inline]
+    pub fn append_with(
+        &mut self,
+        lane: LaneNo,
+        length: usize,
+        stamp: Stamp,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<()> {
+        let slot = self.lane_for(lane, length, stamp)?;
+        let cost = slot.cost(length);
+        fill(slot.open.buffer.append_zeros(length));
+        slot.open.end_record(stamp, cost);
+        self.count_open(length)
+    }
+
+    /// Appends a piece of the one record of a lane that was opened for a long record; `last` ends it.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); [`ArgumentInvalid`](Code::ArgumentInvalid) when the lane holds other
+    /// records, or its record has ended.
+    pub fn append_piece(&mut self, lane: LaneNo, mut piece: &[u8], stamp: Stamp, last: bool) -> Result<()> {
+        self.check()?;
+        self.check_blocks()?;
+        let index = self.index_of(lane)?;
+        let block_bytes = self.options.block_bytes;
+        loop {
+            let Some(slot) = self.lanes.get_mut(index) else { return Err(no_such_lane(lane)) };
+            if !slot.contents.long_record || slot.long == LongRecord::Ended {
+                return Err(Error::new(
+                    Code::ArgumentInvalid,
+                    "this lane is not for a long record, or has it already",
+                ));
+            }
+            check_stamp(slot.contents, stamp)?;
+            slot.long = LongRecord::Begun(stamp);
+            slot.open.prepare(&mut self.spare, block_bytes);
+            let free = block_bytes - slot.open.record_bytes();
+            let (now, later) = piece.split_at_checked(free).unwrap_or((piece, &[]));
+            slot.open.buffer.append(now);
+            self.open_bytes += now.len();
+            piece = later;
+            if piece.is_empty() && !last {
+                return Ok(());
+            }
+            if !slot.has_room(block_bytes) {
+                // What was copied of the piece cannot be taken back.
+                self.fail();
+                return Err(Error::new(Code::SegmentLimit, "a record is longer than a lane may be")
+                    .rule("a lane has at most 2^24 blocks and 64 GiB"));
+            }
+            slot.open.end_record(stamp, 0);
+            let ends = piece.is_empty();
+            if ends {
+                slot.long = LongRecord::Ended;
+            }
+            self.queue_block(index, !ends)?;
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keeps what stands behind the records of a lane; it is sealed when the segment is finished.
+    ///
+    /// # Errors
+    /// [`ArgumentInvalid`](Code::ArgumentInvalid) when it is longer than a block.
+    pub fn set_postamble(&mut self, lane: LaneNo, postamble: &[u8]) -> Result<()> {
+        self.check()?;
+        if postamble.len() > PAYLOAD_BYTES_MAX {
+            return Err(Error::new(Code::ArgumentInvalid, "a postamble longer than a block"));
+        }
+        let index = self.index_of(lane)?;
+        let Some(slot) = self.lanes.get_mut(index) else { return Err(no_such_lane(lane)) };
+        slot.postamble = postamble.to_vec();
+        if slot.has_room(slot.cost(0) * slot.open.ends.len() + slot.open.record_bytes()) {
+            return Ok(());
+        }
+        slot.postamble = Vec::new();
+        Err(no_room(lane))
+    }
+
+    /// Seals what is open, and returns once everything appended so far is on disk. `caller`, at most 256
+    /// octets, is kept with it and given back by recovery: a queue's offset, say.
+    ///
+    /// Returns the ordinal below which all blocks are durable.
+    ///
+    /// # Errors
+    /// Any error spends the writer: what is not covered by an earlier receipt may be lost.
+    pub fn commit(&mut self, caller: &[u8]) -> Result<u64> {
+        self.check()?;
+        self.guarded(|writer| {
+            writer.seal_all()?;
+            writer.write_commit(caller)?;
+            writer.output.sync()
+        })
+    }
+
+    /// Ends all lanes, vouches for them in lane 0, writes the footer, makes everything durable and records
+    /// the segment's end in the audit chain.
+    ///
+    /// # Errors
+    /// The segment is not whole then and must not be published.
+    pub async fn finish(mut self) -> Result<(S, SegmentSummary)> {
+        self.check()?;
+        let summary = self.end()?;
+        self.domicile.audit().record(&[audit::sealed(&summary)]).await?;
+        Ok((self.output.into_sink(), summary))
+    }
+
+    async fn add_lane(&mut self, descriptor: Descriptor, preamble: &[u8]) -> Result<LaneNo> {
+        self.check()?;
+        let lane = LaneNo(u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
+        self.check_blocks()?;
+        if lane.0 >= self.options.limits.lanes {
+            return Err(Error::new(
+                Code::SegmentLimit,
+                "this segment has all the lanes that a segment may have",
+            )
+            .rule("a segment has at most 2^20 lanes")
+            .advise("write the other scopes into another segment"));
+        }
+        if preamble.len() > PAYLOAD_BYTES_MAX {
+            return Err(Error::new(Code::ArgumentInvalid, "a preamble longer than a block"));
+        }
+        descriptor.encode().map_err(|source| {
+            Error::new(Code::SegmentLimit, "this lane's descriptor does not fit").because(source)
+        })?;
+        let region = &self.header.place.region;
+        let permit = if descriptor.scope.is_region() {
+            self.domicile.permit_region(region, Action::Seal).await?
+        } else {
+            self.domicile.permit(&descriptor.scope, Action::Seal).await?
+        };
+        if permit.home() != &self.header.place {
+            return Err(Error::new(
+                Code::HomeMismatch,
+                format!(
+                    "{} is at home in {}, and this segment in {}",
+                    descriptor.scope,
+                    permit.home(),
+                    self.header.place
+                ),
+            ));
+        }
+        let leaf = self.domicile.keyring().sealing_leaf(permit, descriptor.period).await?;
+        let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, lane);
+        let (contents, period) = (descriptor.contents, descriptor.period);
+        self.guarded(|writer| {
+            let (sealer, opening) = LaneSealer::begin(
+                &writer.header,
+                lane,
+                writer.output.ordinal(),
+                descriptor,
+                writer.engine,
+                leaf,
+                &writer.segment_leaf,
+                &**writer.domicile.randomness(),
+                writer.options.limits,
+            )?;
+            let at = writer.output.write_lane_open(
+                opening.block.block(),
+                &opening.descriptor,
+                &opening.commitment,
+            )?;
+            let mut new = Lane {
+                key,
+                sealer,
+                contents,
+                takes: lane::Kept::of(lane, contents),
+                period,
+                stamp_bytes: Lane::stamp_bytes(contents),
+                waiting_blocks: 0,
+                waiting_bytes: 0,
+                long: LongRecord::NotBegun,
+                offsets: vec![at],
+                postamble: Vec::new(),
+                totals: Totals::default(),
+                index: IndexBuilder::default(),
+                open: OpenBlock::default(),
+                inside_record: false,
+            };
+            if !preamble.is_empty() {
+                let nonce = Nonces::one(&**writer.domicile.randomness())?;
+                new.seal_block(&mut writer.output, BlockKind::Preamble, nonce, preamble)?;
+            }
+            writer.lanes.push(new);
+            Ok(lane)
+        })
+    }
+
+    /// The lane that takes a record with such a stamp, with room for it in its open block.
+    #[inline]
+    fn lane_for(&mut self, lane: LaneNo, length: usize, stamp: Stamp) -> Result<&mut Lane> {
+        let index = lane.0 as usize;
+        let takes = |slot: &Lane| slot.takes == stamp.kept() && slot.open.fits(slot.cost(length));
+        if !self.lanes.get(index).is_some_and(takes) {
+            self.begin_block(lane, length, stamp)?;
+        }
+        self.lanes.get_mut(index).ok_or_else(|| no_such_lane(lane))
+    }
+
+    #[inline]
+    fn count_open(&mut self, length: usize) -> Result<()> {
+        self.open_bytes += length;
+        if self.open_bytes > self.options.open_bytes_max { self.seal_fuller_half() } else { Ok(()) }
+    }
+
+    /// Makes room for a record in an empty block, if the lane takes it and has any; otherwise nothing is
+    /// spent.
+    #[cold]
+    fn begin_block(&mut self, lane: LaneNo, length: usize, stamp: Stamp) -> Result<()> {
+        self.check()?;
+        self.check_blocks()?;
+        let index = self.index_of(lane)?;
+        if length > WriterOptions::BLOCK_BYTES_MAX {
+            return Err(Error::new(Code::ArgumentInvalid, "this record is longer than a block")
+                .advise("open a lane for a long record, and append it in pieces"));
+        }
+        let Some(slot) = self.lanes.get_mut(index) else { return Err(no_such_lane(lane)) };
+        check_stamp(slot.contents, stamp)?;
+        if slot.contents.long_record {
+            return Err(Error::new(Code::ArgumentInvalid, "this lane is for one long record"));
+        }
+        let payload_bytes = slot.cost(length).max(self.options.block_bytes);
+        let open_bytes = slot.cost(0) * slot.open.ends.len() + slot.open.record_bytes();
+        if !slot.has_room(open_bytes + payload_bytes) {
+            return Err(no_room(lane));
+        }
+        if !slot.open.is_empty() {
+            self.queue_block(index, false)?;
+        }
+        if let Some(slot) = self.lanes.get_mut(index) {
+            slot.open.prepare(&mut self.spare, payload_bytes);
+        }
+        Ok(())
+    }
+
+    /// Spends the writer: no lane takes anything more.
+    fn fail(&mut self) {
+        self.failed = true;
+        self.lanes.clear();
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(Code::WriterFailed, "this writer failed before and takes nothing more")
+                .advise("begin a new segment, and append again what no receipt covers"));
+        }
+        Ok(())
+    }
+
+    /// Room for another block, and behind it for the ends of all lanes.
+    fn check_blocks(&self) -> Result<()> {
+        let ends = 3 * (self.lanes.len() as u64 + 2) + self.full.len() as u64;
+        if self.output.ordinal() + ends < self.options.limits.blocks {
+            return Ok(());
+        }
+        Err(Error::new(Code::SegmentLimit, "this segment has all the blocks that a segment may have")
+            .rule("a segment has at most 2^29 blocks")
+            .advise("write the rest into another segment"))
+    }
+
+    fn index_of(&self, lane: LaneNo) -> Result<usize> {
+        let index = lane.0 as usize;
+        if lane == LaneNo::REGION || index >= self.lanes.len() {
+            return Err(no_such_lane(lane));
+        }
+        Ok(index)
+    }
+
+    /// Spends the writer if `step` fails.
+    fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let result = step(self);
+        if result.is_err() {
+            self.fail();
+        }
+        result
+    }
+
+    /// Puts a lane's open block to those that are sealed in one pass, and seals them if they are enough.
+    fn queue_block(&mut self, index: usize, continues: bool) -> Result<()> {
+        if let Some(slot) = self.lanes.get_mut(index) {
+            self.open_bytes -= slot.open.record_bytes().min(self.open_bytes);
+            self.full.push(slot.take_open_block(index, continues));
+        }
+        if self.full.len() < PASS_BLOCKS { Ok(()) } else { self.seal_pass() }
+    }
+
+    /// Seals the full blocks, in the order in which they filled. Their nonces are drawn in one call and
+    /// never kept.
+    fn seal_pass(&mut self) -> Result<()> {
+        self.guarded(|writer| {
+            let now = writer.domicile.now().micros();
+            let nonces = Nonces::draw(&**writer.domicile.randomness(), writer.full.len())?;
+            for (full, nonce) in writer.full.drain(..).zip(nonces) {
+                let Some(slot) = writer.lanes.get_mut(full.lane) else { continue };
+                let emptied = slot.seal_data(&mut writer.output, full, nonce, now)?;
+                writer.spare.push(emptied);
+            }
+            writer.spare.truncate(SPARE_BLOCKS_MAX);
+            Ok(())
+        })
+    }
+
+    fn seal_all(&mut self) -> Result<()> {
+        for index in 1..self.lanes.len() {
+            let Some(slot) = self.lanes.get_mut(index) else { continue };
+            match slot.long {
+                LongRecord::Begun(stamp) if slot.open.record_bytes() > 0 => {
+                    slot.open.end_record(stamp, 0);
+                    self.queue_block(index, true)?;
+                }
+                _ if !slot.open.is_empty() => self.queue_block(index, false)?,
+                _ => {}
+            }
+        }
+        self.seal_pass()
+    }
+
+    /// Seals the blocks that hold at least the mean: at least half of all octets, so that a record costs
+    /// the same however many lanes are open.
+    fn seal_fuller_half(&mut self) -> Result<()> {
+        let count = self.open_lanes().count().max(1);
+        let mean = self.open_bytes / count;
+        let fuller: Vec<_> = self
+            .open_lanes()
+            .filter(|(_, lane)| lane.open.record_bytes() >= mean)
+            .map(|(index, _)| index)
+            .collect();
+        for index in fuller {
+            self.queue_block(index, false)?;
+        }
+        self.seal_pass()
+    }
+
+    /// Lanes with whole records that are not sealed yet.
+    fn open_lanes(&self) -> impl Iterator<Item = (usize, &Lane)> {
+        self.lanes.iter().enumerate().filter(|(_, lane)| !lane.open.is_empty())
+    }
+
+    fn write_commit(&mut self, caller: &[u8]) -> Result<()> {
+        let commit = Commit {
+            durable: self.output.durable(),
+            running_hash: self.output.running_hash(),
+            caller: caller.to_vec(),
+        };
+        let payload = commit.encode().map_err(|source| {
+            Error::new(Code::ArgumentInvalid, "a commit keeps at most 256 octets of the caller's")
+                .because(source)
+        })?;
+        let nonce = Nonces::one(&**self.domicile.randomness())?;
+        match self.lanes.first_mut() {
+            Some(region) => {
+                region.seal_block(&mut self.output, BlockKind::Commit, nonce, &payload).map(|_| ())
+            }
+            None => Err(no_such_lane(LaneNo::REGION)),
+        }
+    }
+
+    fn end(&mut self) -> Result<SegmentSummary> {
+        self.guarded(|writer| {
+            if writer.lanes.iter().any(|lane| matches!(lane.long, LongRecord::Begun(_))) {
+                return Err(Error::new(Code::ArgumentInvalid, "a long record has begun and not ended"));
+            }
+            writer.seal_all()?;
+            let directory = writer.end_lanes()?;
+            writer.write_commit(&[])?;
+            let summary = writer.end_region_lane(directory)?;
+            writer.write_footer()?;
+            writer.output.sync()?;
+            Ok(SegmentSummary { file_bytes: writer.output.at(), ..summary })
+        })
+    }
+
+    /// Ends every lane but lane 0; returns what lane 0 shall vouch for.
+    fn end_lanes(&mut self) -> Result<VecDeque<DirectoryEntry>> {
+        let mut directory = VecDeque::with_capacity(self.lanes.len());
+        let nonces = Nonces::draw(&**self.domicile.randomness(), 2 * self.lanes.len())?;
+        let mut nonces = nonces.into_iter();
+        for lane in self.lanes.iter_mut().skip(1) {
+            let (Some(first), Some(second)) = (nonces.next(), nonces.next()) else {
+                return Err(Error::new(Code::RandomUnavailable, "a lane has no nonces"));
+            };
+            if !lane.postamble.is_empty() {
+                let postamble = std::mem::take(&mut lane.postamble);
+                lane.seal_block(&mut self.output, BlockKind::Postamble, first, &postamble)?;
+            }
+            let Totals { data_blocks, records, bytes } = lane.totals;
+            let entries = std::mem::take(&mut lane.index).into_entries();
+            let sections = if entries.is_empty() { vec![] } else { vec![Section::Index(entries)] };
+            let end = LaneEnd { data_blocks, records, bytes, section_blocks: 0, sections };
+            let payload = end.encode().map_err(does_not_fit)?;
+            let (block, tag) = lane.seal_block(&mut self.output, BlockKind::LaneEnd, second, &payload)?;
+            let header = block.block().first_chunk::<{ BlockHeader::BYTES }>();
+            directory.push_back(DirectoryEntry {
+                lane: lane.key.lane,
+                scope: lane.key.scope.clone(),
+                period: lane.period,
+                blocks: lane.sealer.next_sequence(),
+                records,
+                bytes,
+                end_hash: header.map_or([0; 32], |header| end_hash(header, &tag)),
+            });
+        }
+        Ok(directory)
+    }
+
+    /// Ends lane 0: the directory, in section blocks where it is long, and the summary.
+    fn end_region_lane(&mut self, mut directory: VecDeque<DirectoryEntry>) -> Result<SegmentSummary> {
+        /// About 700 KiB of entries.
+        const ENTRIES_PER_BLOCK: usize = 4096;
+        let sum = |of: fn(&DirectoryEntry) -> u64| directory.iter().map(of).sum::<u64>();
+        let (records, bytes) = (sum(|entry| entry.records), sum(|entry| entry.bytes));
+        let lanes = u32::try_from(directory.len()).unwrap_or(u32::MAX);
+        let randomness = self.domicile.randomness().clone();
+        let Some(region) = self.lanes.first_mut() else { return Err(no_such_lane(LaneNo::REGION)) };
+
+        let mut section_blocks = 0;
+        while directory.len() > ENTRIES_PER_BLOCK {
+            let part = directory.drain(..ENTRIES_PER_BLOCK).collect();
+            let payload = Sections(vec![Section::Directory(part)]).encode().map_err(does_not_fit)?;
+            region.seal_block(&mut self.output, BlockKind::Section, Nonces::one(&*randomness)?, &payload)?;
+            section_blocks += 1;
+        }
+        let (blocks, digest) = (self.output.ordinal(), self.output.running_hash());
+        let summary = Summary { recovered: false, lanes, blocks, records, bytes, running_hash: digest };
+        let sections = vec![Section::Directory(directory.into()), Section::Summary(summary)];
+        let end = LaneEnd { data_blocks: 0, records: 0, bytes: 0, section_blocks, sections };
+        let payload = end.encode().map_err(does_not_fit)?;
+        region.seal_block(&mut self.output, BlockKind::LaneEnd, Nonces::one(&*randomness)?, &payload)?;
+        Ok(SegmentSummary {
+            id: self.header.id,
+            place: self.header.place.clone(),
+            created: self.header.created,
+            lanes,
+            blocks: self.output.ordinal(),
+            records,
+            bytes,
+            file_bytes: 0,
+            digest: self.output.running_hash(),
+        })
+    }
+
+    fn write_footer(&mut self) -> Result<()> {
+        let mut footer = Footer::new();
+        for lane in &mut self.lanes {
+            footer.add(lane.key.clone(), std::mem::take(&mut lane.offsets));
+        }
+        let payload = footer.encode(&self.header, self.output.at()).map_err(does_not_fit)?;
+        let block = crate::format::footer_block(&self.header.id, self.output.ordinal(), &payload)
+            .map_err(does_not_fit)?;
+        self.output.write_footer(&block).map(|_| ())
+    }
+}
+
+impl<S: Sink> std::fmt::Debug for SegmentWriter<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentWriter")
+            .field("id", &self.header.id)
+            .field("lanes", &self.lanes.len())
+            .field("file_bytes", &self.output.at())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Blocks that are sealed in one pass: enough to share the call that draws their nonces, few enough to stay
+/// in a second-level cache.
+const PASS_BLOCKS: usize = 4;
+
+/// Emptied blocks whose memory is kept.
+const SPARE_BLOCKS_MAX: usize = 64;
+
+fn check_stamp(contents: Contents, stamp: Stamp) -> Result<()> {
+    if contents.event_times == stamp.time.is_some() && contents.arrivals == stamp.arrival.is_some() {
+        return Ok(());
+    }
+    Err(Error::new(Code::ArgumentInvalid, "a record's stamp is not what its lane keeps"))
+}
+
+#[cold]
+fn no_such_lane(lane: LaneNo) -> Error {
+    Error::new(Code::ArgumentInvalid, format!("this segment has no lane {lane} to append to"))
+}
+
+#[cold]
+fn no_room(lane: LaneNo) -> Error {
+    Error::new(Code::SegmentLimit, "this lane has no room left")
+        .at(format!("lane {lane}"))
+        .rule("a lane has at most 2^24 blocks and 64 GiB")
+        .advise("open another lane of the scope")
+}
+
+fn does_not_fit(source: domicile::wire::Malformed) -> Error {
+    Error::new(Code::SegmentLimit, "a structure of the segment does not fit").because(source)
+}
