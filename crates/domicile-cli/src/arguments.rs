@@ -1,0 +1,318 @@
+//! The arguments: one definition for parsing, help, manual pages and completions.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domicile::engine::Suite;
+use domicile::{Jurisdiction, Place, Purpose, RecordType, Region, TenantId, Time};
+use domicile_record::framing::{Choice, event_time};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: input, output and the rest
+  2  wrong usage or configuration
+  3  refused: home, place, purpose or policy
+  4  not authentic, or corrupt
+  5  unfinished or torn
+  6  key service or key store out of reach, or denying
+  7  erased on purpose
+  8  unknown key, or a key store that went back in time
+Where several hold, the first of 4, 8, 6, 5, 3, 7.";
+
+/// Seals records under keys of the region where they are at home, and opens them nowhere else.
+#[derive(Debug, Parser)]
+#[command(name = "domicile", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Configuration; otherwise the nearest `domicile.toml` in this directory or above it
+    #[arg(long, global = true, value_name = "FILE", env = "DOMICILE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Machine-readable output: results on standard output, errors on standard error, as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say what was done on standard error, also when it is no terminal
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Set up a place on the embedded default: key files, a key store, a configuration
+    Init(Init),
+    /// Choose homes, once, and list them
+    #[command(subcommand)]
+    Home(HomeCommand),
+    /// Seal records into segments
+    Seal(Seal),
+    /// Open segments and give back what went in
+    Open(Open),
+    /// Show the structure of a segment; no key is needed, and nothing is vouched for
+    Inspect(Inspect),
+    /// Explain who could open a segment and what stands in the way here; no key service is called
+    Why(Why),
+    /// Verify every tag, total and index of segments
+    Verify(Verify),
+    /// Write a shell's completions to standard output
+    Completions(Completions),
+    /// Write manual pages into a directory
+    Man(Man),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Where to set it up
+    #[arg(default_value = ".")]
+    pub(crate) directory: PathBuf,
+    /// A region and its jurisdiction; again for more [default: us-east-1=US and eu-central-1=EU]
+    #[arg(long = "region", value_name = "NAME=JURISDICTION", value_parser = place)]
+    pub(crate) regions: Vec<Place>,
+    /// Where this host is [default: eu-central-1, or the only region]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) here: Option<Region>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HomeCommand {
+    /// Choose the home of a tenant's records, once and for good
+    Choose(HomeChoose),
+    /// List the homes that were chosen
+    List(HomeList),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HomeChoose {
+    /// The tenant
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) tenant: Option<TenantId>,
+    /// The record type, or `all`: every type without a home, now and later
+    #[arg(value_name = "TYPE|all", required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) types: Option<domicile::home::Types>,
+    /// The region
+    #[arg(long, value_name = "NAME", required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) region: Option<Region>,
+    /// Many at once, all or none: CSV of tenant,record_type,region (`-` is standard input)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HomeList {
+    /// This tenant's alone
+    #[arg(long, value_name = "T")]
+    pub(crate) tenant: Option<TenantId>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("scoping").required(true).args(["tenant", "route"]))]
+pub(crate) struct Seal {
+    /// What to seal: files, directories, `-` for standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) files: Vec<OsString>,
+    /// Whose records they are
+    #[arg(long, value_name = "T", requires = "record_type")]
+    pub(crate) tenant: Option<TenantId>,
+    /// Of which type
+    #[arg(long = "type", id = "record_type", value_name = "TYPE", requires = "tenant")]
+    pub(crate) record_type: Option<RecordType>,
+    /// Records of many scopes: the columns or fields that name each record's own
+    #[arg(long, value_name = "tenant=COLUMN,type=COLUMN", value_parser = route)]
+    pub(crate) route: Option<Route>,
+    /// The segment to write; with --route a directory, in which each home has its own
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// How records stand in the input: auto, lines, csv, json, length-prefixed or whole
+    #[arg(long, value_name = "FRAMING", default_value = "auto")]
+    pub(crate) framing: Choice,
+    /// The column or field with a record's event time; otherwise the time of sealing counts
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) time: Option<String>,
+    /// What becomes of records that may not be sealed here
+    #[arg(long, value_enum, default_value_t, requires = "route")]
+    pub(crate) elsewhere: Elsewhere,
+    /// The cipher
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) suite: SuiteName,
+    /// Replace an output that exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What becomes of records that may not be sealed here.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Elsewhere {
+    /// Nothing is written, and the scopes are named
+    #[default]
+    Refuse,
+    /// They are left out and counted
+    Skip,
+}
+
+/// A cipher.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum SuiteName {
+    /// AES-256-GCM
+    #[default]
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    /// ChaCha20-Poly1305
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
+impl From<SuiteName> for Suite {
+    fn from(name: SuiteName) -> Self {
+        match name {
+            SuiteName::Aes256Gcm => Suite::Aes256Gcm,
+            SuiteName::ChaCha20Poly1305 => Suite::ChaCha20Poly1305,
+        }
+    }
+}
+
+/// The fields that name a record's scope.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) tenant: String,
+    pub(crate) record_type: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Open {
+    /// Segments: files, directories, `-` for standard input
+    #[arg(value_name = "FILE.dseg", required = true)]
+    pub(crate) files: Vec<OsString>,
+    /// Why: billing, support, debugging, subject-request, legal-request, portability, verification or
+    /// maintenance
+    #[arg(long, value_name = "P")]
+    pub(crate) purpose: Purpose,
+    /// The reference of the request, such as a ticket or a file number; no telephone number
+    #[arg(long, value_name = "R")]
+    pub(crate) reference: Option<String>,
+    /// This tenant's records alone
+    #[arg(long, value_name = "T")]
+    pub(crate) tenant: Option<TenantId>,
+    /// Records of this type alone
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) record_type: Option<RecordType>,
+    /// Records from this time on
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) from: Option<Time>,
+    /// Records before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) to: Option<Time>,
+    /// Records by number, from 0, B not included; either may be left out
+    #[arg(long, value_name = "A..B", value_parser = records)]
+    pub(crate) records: Option<std::ops::Range<u64>>,
+    /// Where to write; otherwise standard output
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace an output that exists
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A segment, a directory of segments, or `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: OsString,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    /// A segment, a directory of segments, or `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: OsString,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Segments: files, directories, `-` for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Where to write the pages
+    pub(crate) directory: PathBuf,
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    let (region, jurisdiction) =
+        text.split_once('=').ok_or("write it NAME=JURISDICTION, like eu-central-1=EU")?;
+    let explain =
+        |error: domicile::Error| format!("{}: {}", error.what(), error.broken_rule().unwrap_or_default());
+    Ok(Place {
+        region: region.parse::<Region>().map_err(explain)?,
+        jurisdiction: jurisdiction.parse::<Jurisdiction>().map_err(explain)?,
+    })
+}
+
+fn route(text: &str) -> Result<Route, String> {
+    let how = "write it tenant=COLUMN,type=COLUMN";
+    let (mut tenant, mut record_type) = (None, None);
+    for part in text.split(',') {
+        match part.split_once('=').ok_or(how)? {
+            ("tenant", column) if tenant.is_none() && !column.is_empty() => tenant = Some(column.to_owned()),
+            ("type", column) if record_type.is_none() && !column.is_empty() => {
+                record_type = Some(column.to_owned());
+            }
+            _ => return Err(how.to_owned()),
+        }
+    }
+    Ok(Route { tenant: tenant.ok_or(how)?, record_type: record_type.ok_or(how)? })
+}
+
+fn time(text: &str) -> Result<Time, String> {
+    event_time::recognise(text).ok_or_else(|| "write it like 2026-11-24T08:30:00Z or 2026-11-24".to_owned())
+}
+
+fn records(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let how = "write it A..B, like 0..100, ..100 or 100..";
+    let (start, end) = text.split_once("..").ok_or(how)?;
+    let number = |text: &str, otherwise: u64| if text.is_empty() { Ok(otherwise) } else { text.parse() };
+    let range = number(start, 0).map_err(|_| how)?..number(end, u64::MAX).map_err(|_| how)?;
+    if range.start > range.end { Err("it ends before it begins".to_owned()) } else { Ok(range) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_and_routes_are_read_as_they_are_documented() {
+        assert_eq!(records("3..5"), Ok(3..5));
+        assert_eq!(records("..5"), Ok(0..5));
+        assert_eq!(records("3.."), Ok(3..u64::MAX));
+        for bad in ["3", "5..3", "a..b", "-1..2", "1...2"] {
+            records(bad).unwrap_err();
+        }
+        let both = route("type=kind,tenant=account").unwrap();
+        assert_eq!((both.tenant.as_str(), both.record_type.as_str()), ("account", "kind"));
+        for bad in ["", "tenant=a", "tenant=a,tenant=b", "tenant=,type=b", "account=a,type=b"] {
+            route(bad).unwrap_err();
+        }
+    }
+}

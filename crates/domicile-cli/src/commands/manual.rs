@@ -1,0 +1,29 @@
+//! `domicile completions` and `domicile man`.
+
+use std::fs;
+use std::io;
+
+use clap::CommandFactory;
+use domicile::{Code, Error, Result};
+
+use crate::arguments::{Arguments, Completions, Man};
+use crate::report::output_failed;
+
+pub(crate) fn completions(arguments: &Completions) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "domicile", &mut script);
+    io::Write::write_all(&mut io::stdout().lock(), &script).map_err(output_failed)
+}
+
+pub(crate) fn man(arguments: &Man) -> Result<()> {
+    let directory = &arguments.directory;
+    let write = || {
+        fs::create_dir_all(directory)?;
+        clap_mangen::generate_to(Arguments::command(), directory)
+    };
+    write().map_err(|source| {
+        Error::new(Code::OutputFailed, "the manual pages could not be written")
+            .at(directory.display().to_string())
+            .because(source)
+    })
+}

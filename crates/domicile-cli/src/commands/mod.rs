@@ -1,0 +1,10 @@
+//! One module for each command: parse, call, print.
+
+pub(crate) mod home;
+pub(crate) mod init;
+pub(crate) mod inspect;
+pub(crate) mod manual;
+pub(crate) mod open;
+pub(crate) mod seal;
+pub(crate) mod verify;
+pub(crate) mod why;

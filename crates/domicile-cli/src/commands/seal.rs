@@ -1,0 +1,319 @@
+//! `domicile seal`: one scope into one segment, or many scopes each to its home.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use domicile::engine::Suite;
+use domicile::files::NewFile;
+use domicile::{Code, Domicile, Error, RecordType, Region, Result, Scope};
+use domicile_record::{
+    Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, SegmentSummary, WriterOptions,
+};
+use serde::Serialize;
+
+use crate::arguments::{self, Common, Seal};
+use crate::input::{self, Input};
+use crate::report::{Report, counted, grouped};
+
+/// Others may read what is sealed.
+const SEGMENT_MODE: u32 = 0o644;
+
+#[derive(Serialize)]
+struct SealJson {
+    records: u64,
+    bytes: u64,
+    segments: Vec<SegmentJson>,
+    inputs: Vec<InputJson>,
+    skipped: Vec<SkippedJson>,
+    suite: &'static str,
+    engine: String,
+}
+
+#[derive(Serialize)]
+struct SegmentJson {
+    path: String,
+    segment: String,
+    region: String,
+    jurisdiction: String,
+    lanes: u32,
+    blocks: u64,
+    records: u64,
+    bytes: u64,
+    file_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct InputJson {
+    name: String,
+    framing: String,
+    records: u64,
+    bytes: u64,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SkippedJson {
+    tenant: String,
+    #[serde(rename = "type")]
+    record_type: String,
+    records: u64,
+    bytes: u64,
+    reason: &'static str,
+}
+
+pub(crate) async fn run(common: &Common, seal: &Seal, report: &Report) -> Result<()> {
+    let inputs = Input::all(&seal.files, None)?;
+    let domicile = input::domicile(common, report).await?;
+    let options = options(seal, report)?;
+    match &seal.route {
+        None => {
+            let outlet = OneFile { output: &seal.output, force: seal.force };
+            let done = read_all(&domicile, options, outlet, &inputs, report).await?;
+            publish(seal, &domicile, done, report, |_| Ok(seal.output.clone()))
+        }
+        Some(_) => {
+            let directory = OutputDirectory::prepare(&seal.output)?;
+            let outlet = FilePerRegion { directory: &seal.output };
+            let done = read_all(&domicile, options, outlet, &inputs, report).await?;
+            publish(seal, &domicile, done, report, |summary| place_of(&seal.output, summary))?;
+            directory.keep();
+            Ok(())
+        }
+    }
+}
+
+fn options(seal: &Seal, report: &Report) -> Result<IntakeOptions> {
+    let scoping = match (&seal.route, &seal.tenant, &seal.record_type) {
+        (Some(route), None, None) => {
+            Scoping::ByField { tenant: route.tenant.clone(), record_type: route.record_type.clone() }
+        }
+        (None, Some(tenant), Some(record_type)) => {
+            warn_of_near_miss(record_type, report);
+            Scoping::One(Scope { tenant: tenant.clone(), record_type: record_type.clone() })
+        }
+        _ => return Err(Error::new(Code::ArgumentInvalid, "say --tenant and --type, or --route")),
+    };
+    let mut options = IntakeOptions::new(scoping);
+    options.framing = seal.framing;
+    options.time = seal.time.clone();
+    options.elsewhere = match seal.elsewhere {
+        arguments::Elsewhere::Refuse => Elsewhere::Refuse,
+        arguments::Elsewhere::Skip => Elsewhere::Skip,
+    };
+    options.writer = WriterOptions { suite: seal.suite.into(), ..WriterOptions::default() };
+    Ok(options)
+}
+
+fn warn_of_near_miss(record_type: &RecordType, report: &Report) {
+    if let Some(meant) = record_type.near_miss() {
+        report.warn(&format!("the record type {record_type} is not well known; did you mean {meant}?"));
+    }
+}
+
+/// What was read and sealed, and is not published yet.
+struct Done {
+    inputs: Vec<(String, InputReport)>,
+    sealed: domicile_record::Sealed<NewFile>,
+}
+
+async fn read_all<O: Outlet<Sink = NewFile>>(
+    domicile: &Domicile,
+    options: IntakeOptions,
+    outlet: O,
+    inputs: &[Input],
+    report: &Report,
+) -> Result<Done> {
+    let progress = progress(inputs, report);
+    let mut intake = Intake::new(domicile, options, outlet);
+    let mut read = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let name = input.name();
+        let reader = progress.wrap_read(input.open()?);
+        let of_input = intake.read(reader).await.map_err(|error| error.at(name.clone()))?;
+        for warning in &of_input.warnings {
+            report.warn(&format!("{name}: {warning}; nothing was lost"));
+        }
+        read.push((name, of_input));
+    }
+    progress.finish_and_clear();
+    Ok(Done { inputs: read, sealed: intake.finish().await? })
+}
+
+fn progress(inputs: &[Input], report: &Report) -> indicatif::ProgressBar {
+    if report.json || !io::IsTerminal::is_terminal(&io::stderr()) {
+        return indicatif::ProgressBar::hidden();
+    }
+    match inputs.iter().map(Input::length).sum::<Option<u64>>() {
+        Some(length) => {
+            let style = indicatif::ProgressStyle::with_template(
+                "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            );
+            let bar = indicatif::ProgressBar::new(length);
+            style.map_or(bar.clone(), |style| bar.with_style(style))
+        }
+        None => {
+            let style = indicatif::ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}");
+            let bar = indicatif::ProgressBar::new_spinner();
+            style.map_or(bar.clone(), |style| bar.with_style(style))
+        }
+    }
+}
+
+fn publish(
+    seal: &Seal,
+    domicile: &Domicile,
+    done: Done,
+    report: &Report,
+    place: impl Fn(&SegmentSummary) -> Result<PathBuf>,
+) -> Result<()> {
+    let suite: Suite = seal.suite.into();
+    let mut result = SealJson {
+        records: 0,
+        bytes: 0,
+        segments: Vec::new(),
+        inputs: done.inputs.iter().map(|(name, input)| input_json(name, input)).collect(),
+        skipped: Vec::new(),
+        suite: suite.as_str(),
+        engine: domicile.engines(suite).to_string(),
+    };
+    for (file, summary) in done.sealed.segments {
+        let path = place(&summary)?;
+        if path == file.target() {
+            file.publish()?;
+        } else {
+            file.publish_as(&path)?;
+        }
+        result.records += summary.records;
+        result.bytes += summary.bytes;
+        report.say(&format!(
+            "{}: {}, {} in {} of {}",
+            path.display(),
+            counted(summary.records, "record"),
+            counted(u64::from(summary.lanes), "lane"),
+            counted(summary.file_bytes, "byte"),
+            summary.place,
+        ));
+        result.segments.push(SegmentJson {
+            path: path.display().to_string(),
+            segment: summary.id.to_string(),
+            region: summary.place.region.to_string(),
+            jurisdiction: summary.place.jurisdiction.to_string(),
+            lanes: summary.lanes,
+            blocks: summary.blocks,
+            records: summary.records,
+            bytes: summary.bytes,
+            file_bytes: summary.file_bytes,
+        });
+    }
+    for skipped in &done.sealed.skipped {
+        result.skipped.push(SkippedJson {
+            tenant: skipped.scope.tenant.to_string(),
+            record_type: skipped.scope.record_type.to_string(),
+            records: skipped.records,
+            bytes: skipped.bytes,
+            reason: skipped.code.as_str(),
+        });
+    }
+    let left_out: u64 = result.skipped.iter().map(|skipped| skipped.records).sum();
+    if left_out > 0 && !report.json {
+        let scopes = counted(result.skipped.len() as u64, "scope");
+        report.warn(&format!(
+            "{} of {scopes} left out: they may not be sealed here",
+            counted(left_out, "record")
+        ));
+    }
+    for (name, input) in &done.inputs {
+        report.say(&format!("{name}: framed as {}, {} bytes", input.framing, grouped(input.bytes)));
+    }
+    report.say(&format!("sealed with {suite}, engine {}", result.engine));
+    if report.json { report.print(&result, String::new) } else { Ok(()) }
+}
+
+fn input_json(name: &str, input: &InputReport) -> InputJson {
+    InputJson {
+        name: name.to_owned(),
+        framing: input.framing.to_string(),
+        records: input.records,
+        bytes: input.bytes,
+        warnings: input.warnings.iter().map(ToString::to_string).collect(),
+    }
+}
+
+struct OneFile<'a> {
+    output: &'a Path,
+    force: bool,
+}
+
+impl Outlet for OneFile<'_> {
+    type Sink = NewFile;
+
+    fn open(&mut self, _: &Region) -> Result<NewFile> {
+        NewFile::create(self.output, SEGMENT_MODE, self.force)
+    }
+}
+
+/// A segment for each region, written in the output directory and named when its id is known.
+struct FilePerRegion<'a> {
+    directory: &'a Path,
+}
+
+impl Outlet for FilePerRegion<'_> {
+    type Sink = NewFile;
+
+    fn open(&mut self, region: &Region) -> Result<NewFile> {
+        NewFile::create(&self.directory.join(format!("{region}.dseg")), SEGMENT_MODE, true)
+    }
+}
+
+/// `<region>/<yyyy-mm-dd>/<segment id>.dseg`: never a tenant.
+fn place_of(directory: &Path, summary: &SegmentSummary) -> Result<PathBuf> {
+    let day = summary.created.to_string();
+    let day = day.get(..10).unwrap_or(&day);
+    let parent = directory.join(summary.place.region.as_str()).join(day);
+    fs::create_dir_all(&parent).map_err(|source| {
+        Error::new(Code::OutputFailed, "a directory could not be made")
+            .at(parent.display().to_string())
+            .because(source)
+    })?;
+    for made in [directory, &directory.join(summary.place.region.as_str()), &parent] {
+        domicile::files::sync_directory(made).map_err(|source| {
+            Error::new(Code::OutputFailed, "a directory could not be made durable")
+                .at(made.display().to_string())
+                .because(source)
+        })?;
+    }
+    Ok(parent.join(format!("{}.dseg", summary.id)))
+}
+
+/// The output directory: made if it was not there, and removed again if nothing came of it.
+struct OutputDirectory {
+    made: Option<PathBuf>,
+}
+
+impl OutputDirectory {
+    fn prepare(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            return Ok(Self { made: None });
+        }
+        fs::create_dir(path).map_err(|source| {
+            Error::new(Code::OutputFailed, "the output directory could not be made")
+                .at(path.display().to_string())
+                .because(source)
+        })?;
+        Ok(Self { made: Some(path.to_owned()) })
+    }
+
+    fn keep(mut self) {
+        self.made = None;
+    }
+}
+
+impl Drop for OutputDirectory {
+    fn drop(&mut self) {
+        if let Some(path) = &self.made {
+            // Only an empty directory goes: whatever is in it stays.
+            let _ = fs::remove_dir(path);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Where things are read from: files, directories, standard input, the configuration.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use domicile::{Code, Config, Domicile, Error, Result};
+
+use crate::arguments::Common;
+use crate::report::Report;
+
+/// Finds and reads the configuration: named, or the nearest.
+pub(crate) fn config(common: &Common, report: &Report) -> Result<Config> {
+    let path = match &common.config {
+        Some(path) => path.clone(),
+        None => {
+            let directory = std::env::current_dir().map_err(|source| {
+                Error::new(Code::ConfigMissing, "this directory cannot be read").because(source)
+            })?;
+            Config::find(&directory)?
+        }
+    };
+    report.uses_config(path.clone());
+    Config::read(&path)
+}
+
+/// Opens what the configuration describes.
+pub(crate) async fn domicile(common: &Common, report: &Report) -> Result<Domicile> {
+    Domicile::from_config(&config(common, report)?).await
+}
+
+/// A file to read, or standard input.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    Stdin,
+    File(PathBuf),
+}
+
+impl Input {
+    /// The inputs that the arguments name: a directory stands for the files in it, at any depth, in the
+    /// order of their names, those with `ending` if one is given.
+    pub(crate) fn all(names: &[OsString], ending: Option<&str>) -> Result<Vec<Self>> {
+        let mut inputs = Vec::new();
+        for name in names {
+            if name == "-" {
+                inputs.push(Input::Stdin);
+                continue;
+            }
+            let path = Path::new(name);
+            let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
+            if metadata.is_dir() {
+                let before = inputs.len();
+                walk(path, ending, &mut inputs)?;
+                if inputs.len() == before {
+                    let what =
+                        ending.map_or("files".to_owned(), |ending| format!("files that end in {ending}"));
+                    return Err(Error::new(Code::InputFailed, format!("there are no {what} here"))
+                        .at(path.display().to_string()));
+                }
+            } else {
+                inputs.push(Input::File(path.to_owned()));
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// The name, as it is shown.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Input::Stdin => "standard input".to_owned(),
+            Input::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The length, where it is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Input::Stdin => None,
+            Input::File(path) => {
+                fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
+            }
+        }
+    }
+
+    /// Opens it for reading from its beginning to its end.
+    pub(crate) fn open(&self) -> Result<Box<dyn io::Read>> {
+        match self {
+            Input::Stdin => Ok(Box::new(io::stdin().lock())),
+            Input::File(path) => Ok(Box::new(File::open(path).map_err(|source| unreadable(path, source))?)),
+        }
+    }
+
+    /// Opens it for reading anywhere: what comes through a pipe is kept in a file without a name. It is a
+    /// segment, and sealed.
+    pub(crate) fn open_anywhere(&self) -> Result<File> {
+        let file = match self {
+            Input::Stdin => return spool(&mut io::stdin().lock()),
+            Input::File(path) => File::open(path).map_err(|source| unreadable(path, source))?,
+        };
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_file { Ok(file) } else { spool(&mut &file) }
+    }
+}
+
+fn spool(input: &mut dyn io::Read) -> Result<File> {
+    let failed =
+        |source| Error::new(Code::InputFailed, "the input could not be kept for reading").because(source);
+    let mut file = tempfile::tempfile().map_err(failed)?;
+    io::copy(input, &mut file).map_err(failed)?;
+    Ok(file)
+}
+
+fn walk(directory: &Path, ending: Option<&str>, inputs: &mut Vec<Input>) -> Result<()> {
+    let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let mut entries = entries.map_err(|source| unreadable(directory, source))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let kind = entry.file_type().map_err(|source| unreadable(&path, source))?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if hidden {
+            continue;
+        }
+        if kind.is_dir() {
+            walk(&path, ending, inputs)?;
+        } else if path.is_file() && ending.is_none_or(|ending| path.extension() == Some(OsStr::new(ending))) {
+            inputs.push(Input::File(path));
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    let what = match source.kind() {
+        io::ErrorKind::NotFound => "there is no such file or directory",
+        _ => "the input cannot be read",
+    };
+    Error::new(Code::InputFailed, what).at(path.display().to_string()).because(source)
+}

@@ -1,0 +1,46 @@
+//! The program `domicile`: it parses, calls the library, and prints.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the program that prints")]
+
+mod arguments;
+mod commands;
+mod input;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command, HomeCommand};
+use report::Report;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let report = Report::new(&arguments.common);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let error =
+                domicile::Error::new(domicile::Code::InputFailed, "the program cannot start").because(source);
+            return report.end(Err(error));
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let common = &arguments.common;
+        match &arguments.command {
+            Command::Init(init) => commands::init::run(init, &report).await,
+            Command::Home(HomeCommand::Choose(choose)) => {
+                commands::home::choose(common, choose, &report).await
+            }
+            Command::Home(HomeCommand::List(list)) => commands::home::list(common, list, &report).await,
+            Command::Seal(seal) => commands::seal::run(common, seal, &report).await,
+            Command::Open(open) => commands::open::run(common, open, &report).await,
+            Command::Inspect(inspect) => commands::inspect::run(inspect, &report),
+            Command::Why(why) => commands::why::run(common, why, &report).await,
+            Command::Verify(verify) => commands::verify::run(common, verify, &report).await,
+            Command::Completions(completions) => commands::manual::completions(completions),
+            Command::Man(man) => commands::manual::man(man),
+        }
+    });
+    report.end(outcome)
+}

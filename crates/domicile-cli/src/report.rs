@@ -1,0 +1,209 @@
+//! What the program says: results on standard output, words on standard error, and the exit code.
+
+use std::cell::Cell;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use domicile::{Class, Error, Result};
+use serde::Serialize;
+
+use crate::arguments::Common;
+
+/// Where words go, and the worst that happened so far.
+pub(crate) struct Report {
+    pub(crate) json: bool,
+    /// Whether somebody reads along.
+    talkative: bool,
+    worst: Cell<Option<Class>>,
+    config: std::cell::RefCell<Option<PathBuf>>,
+}
+
+impl Report {
+    pub(crate) fn new(common: &Common) -> Self {
+        Self {
+            json: common.json,
+            talkative: common.verbose || (io::stderr().is_terminal() && !common.json),
+            worst: Cell::new(None),
+            config: std::cell::RefCell::new(None),
+        }
+    }
+
+    /// The configuration that was used: every refusal names it.
+    pub(crate) fn uses_config(&self, path: PathBuf) {
+        *self.config.borrow_mut() = Some(path);
+    }
+
+    /// Says what was done, to whoever reads along.
+    pub(crate) fn say(&self, words: &str) {
+        if self.talkative {
+            self.write_words(words);
+        }
+    }
+
+    /// Says what should be known, whoever reads along.
+    pub(crate) fn warn(&self, words: &str) {
+        if self.json {
+            self.write_words(&serde_json::json!({ "warning": words }).to_string());
+        } else {
+            self.write_words(&format!("warning: {words}"));
+        }
+    }
+
+    /// Shows an error, and remembers its class for the exit code.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.remember(error.class());
+        let cause = causes(error);
+        let config = self.config.borrow();
+        let config = config.as_ref().filter(|_| error.is_refusal()).map(|path| path.display().to_string());
+        if self.json {
+            let error = ErrorJson {
+                code: error.code().as_str(),
+                what: error.what(),
+                r#where: error.place(),
+                rule: error.broken_rule(),
+                r#do: error.advice(),
+                cause,
+                config,
+                exit: error.class().exit_code(),
+            };
+            let line = serde_json::to_string(&serde_json::json!({ "error": error })).unwrap_or_default();
+            self.write_words(&line);
+            return;
+        }
+        let mut words = format!("error[{}]: {}", error.code(), error.what());
+        let line = |words: &mut String, label: &str, text: Option<&str>| {
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                words.push_str(&format!("\n  {label:<8}{text}"));
+            }
+        };
+        line(&mut words, "where:", error.place());
+        line(&mut words, "rule:", error.broken_rule());
+        line(&mut words, "cause:", cause.as_deref());
+        line(&mut words, "config:", config.as_deref());
+        line(&mut words, "do:", error.advice());
+        self.write_words(&words);
+    }
+
+    /// Remembers that something of this class happened; the worst makes the exit code.
+    pub(crate) fn remember(&self, class: Class) {
+        let worst = self.worst.get().filter(|worst| worst.rank() <= class.rank());
+        self.worst.set(Some(worst.unwrap_or(class)));
+    }
+
+    /// The worst so far.
+    pub(crate) fn worst(&self) -> Option<Class> {
+        self.worst.get()
+    }
+
+    /// Prints a result as one line of JSON, or as text.
+    pub(crate) fn print<T: Serialize>(&self, result: &T, text: impl FnOnce() -> String) -> Result<()> {
+        let text = if self.json {
+            let json = serde_json::to_string(result);
+            json.map_err(|source| {
+                Error::new(domicile::Code::OutputFailed, "a result has no JSON").because(source)
+            })?
+        } else {
+            text()
+        };
+        print_line(&text)
+    }
+
+    /// Ends the program.
+    pub(crate) fn end(&self, outcome: Result<()>) -> ExitCode {
+        if let Err(error) = outcome {
+            if is_closed_pipe(&error) {
+                // Whoever reads has seen enough.
+                return ExitCode::SUCCESS;
+            }
+            self.fail(&error);
+        }
+        self.worst.get().map_or(ExitCode::SUCCESS, |class| ExitCode::from(class.exit_code()))
+    }
+
+    fn write_words(&self, words: &str) {
+        // Where words cannot be written, there is nobody to tell.
+        let _ = writeln!(io::stderr().lock(), "{words}");
+    }
+}
+
+#[derive(Serialize)]
+struct ErrorJson<'a> {
+    code: &'static str,
+    what: &'a str,
+    r#where: Option<&'a str>,
+    rule: Option<&'a str>,
+    r#do: Option<&'a str>,
+    cause: Option<String>,
+    config: Option<String>,
+    exit: u8,
+}
+
+/// Prints a line on standard output.
+pub(crate) fn print_line(line: &str) -> Result<()> {
+    writeln!(io::stdout().lock(), "{line}").map_err(output_failed)
+}
+
+/// Standard output failed.
+pub(crate) fn output_failed(source: io::Error) -> Error {
+    Error::new(domicile::Code::OutputFailed, "the output could not be written")
+        .at("standard output")
+        .because(source)
+}
+
+/// The causes of an error, each once.
+fn causes(error: &Error) -> Option<String> {
+    let mut causes = Vec::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // An error that several waited for is its own cause once more.
+        if !error.to_string().contains(&text) && causes.last() != Some(&text) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    (!causes.is_empty()).then(|| causes.join(": "))
+}
+
+pub(crate) fn is_closed_pipe(error: &Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// A number with a comma after every three digits.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count with its noun: `1 record`, `1,000 records`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(counted(1, "lane"), "1 lane");
+    }
+}
