@@ -1,0 +1,73 @@
+//! What the tests share: places on the embedded default, scopes, segments in memory.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "this crate is only ever part of a test")]
+
+pub mod program;
+
+use domicile::{Config, Domicile, Place, RecordType, Region, Scope};
+use domicile_record::format::{Contents, Descriptor};
+use domicile_record::{SegmentWriter, WriterOptions};
+
+/// A place on the embedded default, in a directory that is removed with it: eu-central-1 and eu-west-1 in
+/// the EU, us-east-1 in the US; this host is in eu-central-1.
+#[derive(Debug)]
+pub struct Home {
+    /// Where it is.
+    pub directory: tempfile::TempDir,
+    /// What `init` wrote.
+    pub config: Config,
+    /// The open door.
+    pub domicile: Domicile,
+}
+
+impl Home {
+    /// Sets it up.
+    pub async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let places = [place("eu-central-1", "EU"), place("eu-west-1", "EU"), place("us-east-1", "US")];
+        let config = domicile::setup::init(directory.path(), &places, &places[0].region).await.unwrap();
+        let domicile = Domicile::from_config(&config).await.unwrap();
+        Self { directory, config, domicile }
+    }
+
+    /// Sets it up, with voice homes in eu-central-1 for these tenants.
+    pub async fn of(tenants: &[&str]) -> Self {
+        let home = Self::new().await;
+        for tenant in tenants {
+            home.domicile.choose_home(&scope(tenant), "eu-central-1").await.unwrap();
+        }
+        home
+    }
+
+    /// Begins a segment of eu-central-1 in memory.
+    pub async fn writer(&self, options: WriterOptions) -> SegmentWriter<Vec<u8>> {
+        SegmentWriter::create(&self.domicile, &region("eu-central-1"), Vec::new(), options).await.unwrap()
+    }
+}
+
+/// A region with its jurisdiction.
+#[must_use]
+pub fn place(region: &str, jurisdiction: &str) -> Place {
+    Place { region: region.parse().unwrap(), jurisdiction: jurisdiction.parse().unwrap() }
+}
+
+/// A region.
+#[must_use]
+pub fn region(name: &str) -> Region {
+    name.parse().unwrap()
+}
+
+/// A tenant's voice scope.
+#[must_use]
+pub fn scope(tenant: &str) -> Scope {
+    Scope::new(tenant, RecordType::VOICE).unwrap()
+}
+
+/// A lane of a tenant's voice scope, in November 2026.
+#[must_use]
+pub fn descriptor(tenant: &str, contents: Contents) -> Descriptor {
+    Descriptor {
+        contents,
+        ..Descriptor::new(scope(tenant), "2026-11".parse().unwrap(), domicile::engine::Suite::default())
+    }
+}

@@ -1,0 +1,236 @@
+//! Places: what may be done where, and that no key service is asked where it may not.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use domicile::context::EncryptionContext;
+use domicile::kms::{Kms, KmsDescription, LocalKms};
+use domicile::secret::Secret;
+use domicile::store::MemoryStore;
+use domicile::{Action, Code, Domicile, KnownRegion, Place, Purpose, RecordType, Region, Result};
+use domicile_record::format::Contents;
+use domicile_record::{Segment, SegmentWriter, Selection, Stamp, WriterOptions, verify, why};
+use domicile_tests::{descriptor, place, region, scope};
+
+const PLACES: [(&str, &str); 4] =
+    [("eu-central-1", "EU"), ("eu-west-1", "EU"), ("us-east-1", "US"), ("ap-southeast-2", "AU")];
+
+/// A key service that counts what is asked of it.
+#[derive(Debug)]
+struct Counting {
+    kms: LocalKms,
+    calls: AtomicUsize,
+}
+
+impl Counting {
+    fn count(&self) -> &LocalKms {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        &self.kms
+    }
+}
+
+#[async_trait]
+impl Kms for Counting {
+    async fn generate(&self, context: &EncryptionContext) -> Result<(Secret, Vec<u8>)> {
+        self.count().generate(context).await
+    }
+
+    async fn wrap(&self, key: &Secret, context: &EncryptionContext) -> Result<Vec<u8>> {
+        self.count().wrap(key, context).await
+    }
+
+    async fn unwrap(&self, wrap: &[u8], context: &EncryptionContext) -> Result<Secret> {
+        self.count().unwrap(wrap, context).await
+    }
+
+    async fn sign(&self, statement: &[u8]) -> Result<Vec<u8>> {
+        self.count().sign(statement).await
+    }
+
+    async fn describe(&self) -> Result<KmsDescription> {
+        self.kms.describe().await
+    }
+}
+
+/// Four regions whose key services and store all hosts share; a host differs by where it says it is.
+struct World {
+    _directory: tempfile::TempDir,
+    store: Arc<MemoryStore>,
+    kms: Vec<(Place, Arc<Counting>)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let kms = PLACES.map(|(name, jurisdiction)| {
+            let path = |kind: &str| directory.path().join(format!("{name}.{kind}"));
+            let kms = LocalKms::create(region(name), path("root"), path("signing")).unwrap();
+            (place(name, jurisdiction), Arc::new(Counting { kms, calls: AtomicUsize::new(0) }))
+        });
+        Self { _directory: directory, store: Arc::new(MemoryStore::new()), kms: kms.into() }
+    }
+
+    /// A host that is `here`; `keys_of` says whose key service it has for each region.
+    async fn host(&self, here: &str, keys_of: impl Fn(&Region) -> Option<Region>) -> Domicile {
+        let mut builder = Domicile::builder(region(here), self.store.clone());
+        for (place, kms) in &self.kms {
+            let of =
+                keys_of(&place.region).and_then(|of| self.kms.iter().find(|(place, _)| place.region == of));
+            builder = builder.region(KnownRegion {
+                place: place.clone(),
+                verifying_key: kms.describe().await.unwrap().verifying_key,
+                kms: of.map(|(_, kms)| kms.clone() as Arc<dyn Kms>),
+                store: self.store.clone(),
+            });
+        }
+        builder.build().unwrap()
+    }
+
+    async fn honest_host(&self, here: &str) -> Domicile {
+        self.host(here, |region| Some(region.clone())).await
+    }
+
+    fn calls(&self, name: &str) -> usize {
+        let (_, kms) = self.kms.iter().find(|(place, _)| place.region == region(name)).unwrap();
+        kms.calls.load(Ordering::SeqCst)
+    }
+}
+
+async fn sealed(host: &Domicile, home: &str, tenant: &str) -> Result<Vec<u8>> {
+    let mut writer = SegmentWriter::create(host, &region(home), Vec::new(), WriterOptions::default()).await?;
+    let lane = writer.open_lane(descriptor(tenant, Contents::default()), b"").await?;
+    writer.append(lane, b"one record", Stamp::default())?;
+    Ok(writer.finish().await?.0)
+}
+
+#[tokio::test]
+async fn every_pair_of_places_seals_and_opens_within_a_jurisdiction_and_nowhere_else() {
+    let world = World::new();
+    for (home, law) in PLACES {
+        let tenant = format!("of-{home}");
+        let at_home = world.honest_host(home).await;
+        at_home.choose_home(&scope(&tenant), home).await.unwrap();
+        let bytes = sealed(&at_home, home, &tenant).await.unwrap();
+        for (here, law_here) in PLACES {
+            let host = world.honest_host(here).await;
+            // The host's own chain begins under its own key; what counts is the home's.
+            host.audit().record(&[]).await.unwrap();
+            let before = world.calls(home);
+            let may = law == law_here;
+
+            let opened = Segment::open_source(&host, &bytes[..], Purpose::Support, Selection::all()).await;
+            assert_eq!(opened.is_ok(), may, "opening {home} in {here}");
+            assert_eq!(sealed(&host, home, &tenant).await.is_ok(), may, "sealing {home} in {here}");
+            assert_eq!(verify(&host, &bytes[..], None).await.is_ok(), may, "verifying {home} in {here}");
+            if !may {
+                let refusal = opened.unwrap_err();
+                assert_eq!(refusal.code(), Code::HomeRefused);
+                assert!(refusal.what().contains(home) && refusal.what().contains(here), "{refusal}");
+                assert_eq!(refusal.broken_rule(), Some(&*format!("processing = [\"{law}\"]")));
+                assert_eq!(world.calls(home), before, "a key service of {home} was asked from {here}");
+            }
+            // Explaining asks no key service, wherever it is done.
+            let before: Vec<_> = PLACES.iter().map(|(name, _)| world.calls(name)).collect();
+            let explanation = why(&host, &bytes[..]).await.unwrap();
+            assert_eq!(explanation.is_clear(), may, "explaining {home} in {here}");
+            assert_eq!(PLACES.map(|(name, _)| world.calls(name)).to_vec(), before);
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_stand_in_the_audit_chain() {
+    use domicile::store::KeyStore;
+    let world = World::new();
+    let at_home = world.honest_host("us-east-1").await;
+    at_home.choose_home(&scope("acme"), "us-east-1").await.unwrap();
+    let elsewhere = world.honest_host("eu-central-1").await;
+    elsewhere.permit(&scope("acme"), Action::Seal).await.unwrap_err();
+    elsewhere.permit(&scope("nobody"), Action::Seal).await.unwrap_err();
+    let chains = world.store.chains().await.unwrap();
+    let events: Vec<_> = chains.iter().flat_map(|(_, events)| events).map(|event| &event.body[..]).collect();
+    let refused = |tenant: &str, code: &str| {
+        events.iter().any(|body| body.contains("\"refuse\"") && body.contains(tenant) && body.contains(code))
+    };
+    assert!(refused("acme", "home/refused") && refused("nobody", "home/none"), "{events:#?}");
+}
+
+#[tokio::test]
+async fn without_the_guard_unwrapping_still_fails_without_the_homes_root_key() {
+    let world = World::new();
+    let at_home = world.honest_host("eu-central-1").await;
+    at_home.choose_home(&scope("acme"), "eu-central-1").await.unwrap();
+    let bytes = sealed(&at_home, "eu-central-1", "acme").await.unwrap();
+
+    // A host in the US whose configuration lies: it says that it is in the EU. That is what a host with the
+    // guard taken out can do at most. It has the key services of the US, and the whole key store.
+    let us = region("us-east-1");
+    let liar = world.host("eu-west-1", |_| Some(us.clone())).await;
+    let error =
+        Segment::open_source(&liar, &bytes[..], Purpose::Support, Selection::all()).await.unwrap_err();
+    assert_ne!(error.code(), Code::HomeRefused, "the guard was to be out of the way");
+
+    // And one that has no key service for the home at all.
+    let own = |region: &Region| (region.as_str() == "eu-west-1").then(|| region.clone());
+    let poor = world.host("eu-west-1", own).await;
+    let error =
+        Segment::open_source(&poor, &bytes[..], Purpose::Support, Selection::all()).await.unwrap_err();
+    assert_eq!(error.code(), Code::KmsUnavailable);
+}
+
+#[tokio::test]
+async fn a_scope_is_sealed_and_opened_under_its_home_alone() {
+    let world = World::new();
+    let host = world.honest_host("eu-central-1").await;
+    host.choose_home(&scope("acme"), "eu-central-1").await.unwrap();
+    host.choose_home(&scope("other"), "eu-west-1").await.unwrap();
+    // Both may be processed here, and still neither goes into the other's segment.
+    let error = sealed(&host, "eu-west-1", "acme").await.unwrap_err();
+    assert_eq!(error.code(), Code::HomeMismatch);
+
+    // A host with another registry, where acme chose the other region, sealed this; here it is a violation.
+    let elsewhere = World { store: Arc::new(MemoryStore::new()), ..World::new() };
+    let rogue = elsewhere.honest_host("eu-west-1").await;
+    rogue.choose_home(&scope("acme"), "eu-west-1").await.unwrap();
+    let bytes = sealed(&rogue, "eu-west-1", "acme").await.unwrap();
+    let named = Segment::open_source(&host, &bytes[..], Purpose::Support, &[scope("acme")]).await;
+    assert_eq!(named.unwrap_err().code(), Code::HomeMismatch);
+}
+
+#[tokio::test]
+async fn key_services_are_called_for_branch_keys_and_never_for_scopes_or_records() {
+    let world = World::new();
+    let host = world.honest_host("eu-central-1").await;
+    let mut calls = Vec::new();
+    for scopes in [10, 100] {
+        let before = world.calls("eu-central-1");
+        let mut writer =
+            SegmentWriter::create(&host, &region("eu-central-1"), Vec::new(), WriterOptions::default())
+                .await
+                .unwrap();
+        for number in 0..scopes {
+            let tenant = format!("t-{scopes}-{number}");
+            let types = domicile::home::Types::One(RecordType::VOICE);
+            let choice = domicile::home::HomeChoice {
+                tenant: tenant.parse().unwrap(),
+                types,
+                region: region("eu-central-1"),
+            };
+            let chosen = world.calls("eu-central-1");
+            host.choose_homes(&[choice]).await.unwrap();
+            let signed = world.calls("eu-central-1") - chosen;
+            let lane = writer.open_lane(descriptor(&tenant, Contents::default()), b"").await.unwrap();
+            for _ in 0..100 {
+                writer.append(lane, b"a record", Stamp::default()).unwrap();
+            }
+            calls.push(signed);
+        }
+        writer.finish().await.unwrap();
+        let unwrapped = world.calls("eu-central-1") - before - scopes;
+        assert!(unwrapped <= 3, "{unwrapped} calls for {scopes} scopes");
+    }
+    assert!(calls.iter().all(|signed| *signed <= 2), "choosing a home signs it, and may begin the chain");
+}

@@ -1,0 +1,142 @@
+//! The second reader: written in Python from the specification alone, it opens and verifies what the
+//! program wrote, and refuses what was damaged.
+//!
+//! It needs a Python with the package `cryptography`: `scripts/test` makes one and names it in
+//! DOMICILE_PYTHON. Without that, the python3 of this machine is tried, and its absence said.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails; one that is skipped says so"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use domicile_tests::program::{program, repository, samples, succeed};
+
+/// The Python to use; `None` where there is none and nobody named one.
+fn python() -> Option<PathBuf> {
+    let (python, named) = match std::env::var_os("DOMICILE_PYTHON") {
+        Some(python) => (PathBuf::from(python), true),
+        None => (PathBuf::from("python3"), false),
+    };
+    let works = Command::new(&python).args(["-c", "import cryptography, tomllib"]).output();
+    let works = works.is_ok_and(|output| output.status.success());
+    assert!(works || !named, "{} has no package `cryptography`", python.display());
+    if !works {
+        eprintln!("SKIPPED: python3 has no package `cryptography`; scripts/test makes one that has");
+    }
+    works.then_some(python)
+}
+
+struct Place {
+    directory: tempfile::TempDir,
+    python: PathBuf,
+}
+
+impl Place {
+    fn new() -> Option<Self> {
+        let python = python()?;
+        let directory = tempfile::tempdir().unwrap();
+        succeed(program().arg("init").arg(directory.path()));
+        let place = Self { directory, python };
+        succeed(place.domicile().args(["home", "choose", "acme", "all", "--region", "eu-central-1"]));
+        succeed(place.domicile().args(["home", "choose", "globex", "all", "--region", "eu-central-1"]));
+        Some(place)
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn domicile(&self) -> Command {
+        let mut command = program();
+        command.current_dir(self.path());
+        command
+    }
+
+    fn reader(&self, command: &str, file: &Path) -> Command {
+        let mut reader = Command::new(&self.python);
+        reader.arg(repository().join("tests/interop/reader.py")).arg(command).arg(self.path()).arg(file);
+        reader
+    }
+
+    fn seal(&self, name: &str, arguments: &[&str], inputs: &[PathBuf]) -> PathBuf {
+        let sealed = self.path().join(format!("{name}.dseg"));
+        succeed(
+            self.domicile()
+                .arg("seal")
+                .args(inputs)
+                .args(["--tenant", "acme", "--type", "voice"])
+                .args(arguments)
+                .arg("-o")
+                .arg(&sealed),
+        );
+        sealed
+    }
+}
+
+#[test]
+fn it_opens_and_verifies_what_the_program_sealed() {
+    let Some(place) = Place::new() else { return };
+    let sample = |name: &str| samples().join(name);
+    let whole_year = place.path().join("year.csv");
+    let generator = domicile_samples::Generator::new(domicile_samples::Options {
+        step_micros: 30_000_000_000,
+        ..domicile_samples::Options::default()
+    });
+    let csv = generator.unwrap().file(domicile_samples::Format::Csv, 0..1000);
+    std::fs::write(&whole_year, csv).unwrap();
+    let long = place.path().join("long.bin");
+    let octets: Vec<u8> =
+        (0..700_000u32).flat_map(|number| number.wrapping_mul(number).to_be_bytes()).collect();
+    std::fs::write(&long, octets).unwrap();
+
+    let mut cases: Vec<(String, Vec<&str>, Vec<PathBuf>)> = std::fs::read_dir(samples())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|kind| kind != "rs" && kind != "toml" && kind != "md"))
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), vec![], vec![path]))
+        .collect();
+    assert!(cases.len() > 10, "the samples are there");
+    cases.push(("year".into(), vec!["--time", "start_time"], vec![whole_year]));
+    cases.push(("two".into(), vec![], vec![sample("voice.csv"), sample("wireless.jsonl")]));
+    cases.push(("long".into(), vec!["--framing", "whole"], vec![long]));
+    cases.push(("chacha".into(), vec!["--suite", "chacha20-poly1305"], vec![sample("conference.json")]));
+    for (name, arguments, inputs) in cases {
+        let sealed = place.seal(&name, &arguments, &inputs);
+        let expected: Vec<u8> = inputs.iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+        assert!(succeed(&mut place.reader("open", &sealed)) == expected, "{name} came out different");
+        let report = succeed(&mut place.reader("check", &sealed));
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        let records: u64 =
+            report["lanes"].as_array().unwrap().iter().map(|lane| lane["records"].as_u64().unwrap()).sum();
+        let ours = succeed(place.domicile().arg("verify").arg(&sealed).arg("--json"));
+        let ours: serde_json::Value = serde_json::from_slice(&ours).unwrap();
+        assert_eq!(ours["records"].as_u64(), Some(records), "{name}");
+        assert_eq!(ours["segment"], report["segment"], "{name}");
+    }
+}
+
+#[test]
+fn it_refuses_what_was_damaged() {
+    let Some(place) = Place::new() else { return };
+    let sealed = place.seal("small", &[], &[samples().join("empty.csv")]);
+    let mut selftest = Command::new(&place.python);
+    selftest.arg(repository().join("tests/interop/selftest.py")).arg(place.path()).arg(&sealed);
+    let said = String::from_utf8(succeed(&mut selftest)).unwrap();
+    assert!(said.ends_with("all refused\n"), "{said}");
+}
+
+#[test]
+fn it_refuses_where_the_host_stands_elsewhere() {
+    let Some(place) = Place::new() else { return };
+    let sealed = place.seal("small", &[], &[samples().join("empty.csv")]);
+    let configuration = std::fs::read_to_string(place.path().join("domicile.toml")).unwrap();
+    let moved = configuration.replace("here = \"eu-central-1\"", "here = \"us-east-1\"");
+    std::fs::write(place.path().join("domicile.toml"), moved).unwrap();
+    let refused = place.reader("open", &sealed).output().unwrap();
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("us-east-1"));
+}

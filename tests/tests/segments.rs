@@ -1,0 +1,123 @@
+//! Writing segments and reading them back, through the public doors.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+use domicile::{Code, Purpose};
+use domicile_record::format::{Contents, Descriptor, LaneNo};
+use domicile_record::{Segment, Selection, Stamp, State, WriterOptions};
+use domicile_tests::{Home, descriptor, scope};
+
+async fn restored(home: &Home, bytes: &[u8], selection: Selection) -> Vec<u8> {
+    let segment = Segment::open_source(&home.domicile, bytes, Purpose::Support, selection).await.unwrap();
+    assert_eq!(*segment.state(), State::Complete);
+    assert!(segment.notes().is_empty(), "{:?}", segment.notes());
+    let mut output = Vec::new();
+    segment.restore(&mut output).unwrap();
+    output
+}
+
+#[tokio::test]
+async fn records_of_two_tenants_come_back_each_to_whom_asks_for_it() {
+    let home = Home::of(&["acme", "globex"]).await;
+    let mut writer = home.writer(WriterOptions { block_bytes: 100, ..Default::default() }).await;
+    let acme = writer.open_lane(descriptor("acme", Contents::default()), b"head\n").await.unwrap();
+    // Another input, so that it does not share acme's preamble.
+    let of_another_input = Descriptor { source: 1, ..descriptor("globex", Contents::default()) };
+    let globex = writer.open_lane(of_another_input, b"").await.unwrap();
+    let (mut of_acme, mut of_globex) = (b"head\n".to_vec(), Vec::new());
+    for number in 0..1000 {
+        let record = format!("record {number}\n").into_bytes();
+        let (lane, kept) = if number % 3 == 0 { (globex, &mut of_globex) } else { (acme, &mut of_acme) };
+        writer.append(lane, &record, Stamp::default()).unwrap();
+        kept.extend_from_slice(&record);
+    }
+    writer.set_postamble(acme, b"foot\n").unwrap();
+    of_acme.extend_from_slice(b"foot\n");
+    let (bytes, summary) = writer.finish().await.unwrap();
+    assert_eq!((summary.lanes, summary.records), (2, 1000));
+    assert_eq!(summary.file_bytes, bytes.len() as u64);
+
+    assert_eq!(restored(&home, &bytes, Selection::scopes(&[scope("acme")])).await, of_acme);
+    assert_eq!(restored(&home, &bytes, Selection::scopes(&[scope("globex")])).await, of_globex);
+    assert_eq!(restored(&home, &bytes, Selection::all()).await, [of_acme, of_globex].concat());
+    let nobody = Segment::open_source(&home.domicile, &bytes[..], Purpose::Support, &[scope("nobody")]).await;
+    assert_eq!(nobody.unwrap_err().code(), Code::LaneNone);
+}
+
+#[tokio::test]
+async fn arrival_numbers_give_the_order_back_across_lanes() {
+    let home = Home::of(&["acme"]).await;
+    let contents = Contents { arrivals: true, event_times: true, long_record: false };
+    let mut writer = home.writer(WriterOptions { block_bytes: 300, ..Default::default() }).await;
+    let mut lanes = Vec::new();
+    for period in ["2026-09", "2026-10", "2026-11"] {
+        let descriptor = Descriptor { period: period.parse().unwrap(), ..descriptor("acme", contents) };
+        lanes.push(writer.open_lane(descriptor, b"head\n").await.unwrap());
+    }
+    let mut expected = b"head\n".to_vec();
+    for number in 0..2000i64 {
+        let record = format!("record {number}\n").into_bytes();
+        let lane = lanes[usize::try_from(number * number % 7 % 3).unwrap()];
+        writer.append(lane, &record, Stamp { time: Some(number * 10), arrival: Some(number) }).unwrap();
+        expected.extend_from_slice(&record);
+        if number == 1000 {
+            writer.commit(b"offset 1000").unwrap();
+        }
+    }
+    let (bytes, _) = writer.finish().await.unwrap();
+    assert_eq!(restored(&home, &bytes, Selection::all()).await, expected);
+
+    let ten = Selection::all().records(995..1005).unwrap();
+    let some: Vec<_> = (995..1005).map(|number| format!("record {number}\n")).collect();
+    assert_eq!(restored(&home, &bytes, ten).await, format!("head\n{}", some.concat()).into_bytes());
+
+    let time = |micros| domicile::Time::from_micros(micros).unwrap();
+    let by_time = Selection::all().from(time(9950)).to(time(10_050));
+    assert_eq!(restored(&home, &bytes, by_time).await, format!("head\n{}", some.concat()).into_bytes());
+}
+
+#[tokio::test]
+async fn a_long_record_goes_in_and_out_in_pieces() {
+    let home = Home::of(&["acme"]).await;
+    let mut writer = home.writer(WriterOptions { block_bytes: 1000, ..Default::default() }).await;
+    let contents = Contents { long_record: true, ..Contents::default() };
+    let lane = writer.open_lane(descriptor("acme", contents), b"").await.unwrap();
+    let record: Vec<u8> = (0..10_500u32).flat_map(u32::to_be_bytes).collect();
+    for piece in record.chunks(777) {
+        writer.append_piece(lane, piece, Stamp::default(), false).unwrap();
+    }
+    writer.append_piece(lane, &[], Stamp::default(), true).unwrap();
+    assert_eq!(
+        writer.append_piece(lane, b"more", Stamp::default(), true).unwrap_err().code(),
+        Code::ArgumentInvalid
+    );
+    let (bytes, summary) = writer.finish().await.unwrap();
+    assert_eq!((summary.records, summary.bytes), (1, record.len() as u64));
+    assert_eq!(restored(&home, &bytes, Selection::all()).await, record);
+}
+
+#[tokio::test]
+async fn an_empty_lane_and_empty_records_are_kept() {
+    let home = Home::of(&["acme"]).await;
+    let mut empty = home.writer(WriterOptions::default()).await;
+    empty.open_lane(descriptor("acme", Contents::default()), b"").await.unwrap();
+    let (bytes, _) = empty.finish().await.unwrap();
+    assert_eq!(restored(&home, &bytes, Selection::all()).await, b"");
+
+    let mut writer = home.writer(WriterOptions { block_bytes: 64, ..Default::default() }).await;
+    let lane = writer.open_lane(descriptor("acme", Contents::default()), b"").await.unwrap();
+    for _ in 0..1000 {
+        writer.append(lane, b"", Stamp::default()).unwrap();
+    }
+    let (bytes, summary) = writer.finish().await.unwrap();
+    assert_eq!(summary.records, 1000);
+    let segment =
+        Segment::open_source(&home.domicile, &bytes[..], Purpose::Support, Selection::all()).await.unwrap();
+    assert_eq!(segment.blocks().map(|block| block.unwrap().len()).sum::<usize>(), 1000);
+    assert_eq!(segment.lanes()[0].lane, LaneNo(1));
+}
