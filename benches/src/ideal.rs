@@ -1,0 +1,137 @@
+//! The limit: copying alone, and copying with one AEAD call for each full block.
+
+use std::hint::black_box;
+
+use domicile::danger;
+use domicile::engine::{ContentKey, Engine, Suite};
+use domicile_samples::Records;
+
+use crate::rounds::Case;
+
+/// Octets of a block, as the library's own default.
+const BLOCK_BYTES: usize = 64 << 10;
+const KEY: [u8; 32] = [7; 32];
+const ASSOCIATED: [u8; 44] = [1; 44];
+
+/// Copies each record into a block buffer, nothing else.
+pub(crate) fn floor_write(records: &Records) -> Case<'_> {
+    let total = records.as_bytes().len() as u64;
+    case("floor/write/300B", None, total, move || {
+        let mut produced = 0;
+        fill_blocks(records, |block| produced += black_box(&*block).len() as u64);
+        (produced, produced)
+    })
+}
+
+/// Copies each record, and seals each full block with one call: key prepared, no header, no offsets, no
+/// file.
+pub(crate) fn write(records: &Records, suite: Suite, engine: Engine) -> Case<'_> {
+    let key = key(suite, engine);
+    let total = records.as_bytes().len() as u64;
+    case("ideal/write/300B", Some(engine), total, move || {
+        let (mut seen, mut produced) = (0, 0);
+        let mut number = 0;
+        fill_blocks(records, |block| {
+            let tag = key.seal(danger::nonce(nonce(number)), &ASSOCIATED, block).unwrap();
+            number += 1;
+            black_box((&*block, tag));
+            seen += block.len() as u64;
+            produced += (block.len() + tag.len()) as u64;
+        });
+        (seen, produced)
+    })
+}
+
+/// Copies each block into a buffer and walks its records.
+pub(crate) fn floor_read(records: &Records) -> Case<'_> {
+    let total = records.as_bytes().len() as u64;
+    let blocks = blocks(records, |_, _| [0; 16]);
+    case("floor/read/300B", None, total, move || (walk_blocks(&blocks, |_, _, _| {}), total))
+}
+
+/// Copies each sealed block into a buffer, opens it there with one call, and walks its records.
+pub(crate) fn read(records: &Records, suite: Suite, engine: Engine) -> Case<'_> {
+    let key = key(suite, engine);
+    let total = records.as_bytes().len() as u64;
+    let blocks =
+        blocks(records, |number, block| key.seal(danger::nonce(nonce(number)), &ASSOCIATED, block).unwrap());
+    let key = self::key(suite, engine);
+    case("ideal/read/300B", Some(engine), total, move || {
+        let seen = walk_blocks(&blocks, |number, block, tag| {
+            key.open(&nonce(number), &ASSOCIATED, block, tag).unwrap();
+        });
+        (seen, total)
+    })
+}
+
+struct Block {
+    sealed: Vec<u8>,
+    tag: [u8; 16],
+    ends: Vec<u32>,
+}
+
+fn blocks(records: &Records, mut seal: impl FnMut(u64, &mut [u8]) -> [u8; 16]) -> Vec<Block> {
+    let mut all: Vec<Block> = Vec::new();
+    let mut current = Block { sealed: Vec::with_capacity(BLOCK_BYTES), tag: [0; 16], ends: Vec::new() };
+    for record in records.iter() {
+        if current.sealed.len() + record.len() > BLOCK_BYTES {
+            let next = Block { sealed: Vec::with_capacity(BLOCK_BYTES), tag: [0; 16], ends: Vec::new() };
+            all.push(std::mem::replace(&mut current, next));
+        }
+        current.sealed.extend_from_slice(record);
+        current.ends.push(u32::try_from(current.sealed.len()).unwrap());
+    }
+    all.push(current);
+    for (number, block) in (0..).zip(&mut all) {
+        block.tag = seal(number, &mut block.sealed);
+    }
+    all
+}
+
+fn walk_blocks(blocks: &[Block], mut open: impl FnMut(u64, &mut [u8], &[u8; 16])) -> u64 {
+    let mut buffer = Vec::with_capacity(BLOCK_BYTES);
+    let mut seen = 0;
+    for (number, block) in (0..).zip(blocks) {
+        buffer.clear();
+        buffer.extend_from_slice(&block.sealed);
+        open(number, &mut buffer, &block.tag);
+        let mut start = 0;
+        for end in &block.ends {
+            let end = *end as usize;
+            seen += black_box(&buffer[start..end]).len() as u64;
+            start = end;
+        }
+    }
+    seen
+}
+
+fn fill_blocks(records: &Records, mut full: impl FnMut(&mut [u8])) {
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    for record in records.iter() {
+        if block.len() + record.len() > BLOCK_BYTES {
+            full(&mut block);
+            block.clear();
+        }
+        block.extend_from_slice(record);
+    }
+    full(&mut block);
+}
+
+fn key(suite: Suite, engine: Engine) -> ContentKey {
+    danger::content_key(suite, engine, &KEY).unwrap()
+}
+
+fn nonce(number: u64) -> [u8; 12] {
+    let mut nonce = [9; 12];
+    nonce[4..].copy_from_slice(&number.to_be_bytes());
+    nonce
+}
+
+fn case<'a>(
+    name: &str,
+    engine: Option<Engine>,
+    expected: u64,
+    run: impl FnMut() -> (u64, u64) + 'a,
+) -> Case<'a> {
+    Case { name: name.to_owned(), engine, ideal: name.to_owned(), expected, run: Box::new(run) }
+}
