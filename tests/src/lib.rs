@@ -71,3 +71,17 @@ pub fn descriptor(tenant: &str, contents: Contents) -> Descriptor {
         ..Descriptor::new(scope(tenant), "2026-11".parse().unwrap(), domicile::engine::Suite::default())
     }
 }
+
+/// Octets as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// The octets of hexadecimal digits.
+#[must_use]
+pub fn unhex(text: &str) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(2), "an odd number of digits");
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+}

@@ -25,7 +25,7 @@ use domicile::{Domicile, FixedClock, KnownRegion};
 use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, SegmentHeader};
 use domicile_record::{SegmentWriter, Stamp, WriterOptions};
 use domicile_tests::program::{repository, succeed};
-use domicile_tests::{descriptor, place, region, scope};
+use domicile_tests::{descriptor, hex, place, region, scope, unhex};
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -221,13 +221,4 @@ fn every_engine_opens_every_block_with_the_content_keys_of_the_vectors() {
         }
     }
     assert!(opened > 40, "{opened} blocks");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digits = text.as_bytes().chunks(2);
-    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }

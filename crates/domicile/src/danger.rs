@@ -14,6 +14,7 @@ use crate::kms::LocalKms;
 use crate::random::Randomness;
 use crate::region::Region;
 use crate::secret::Secret;
+use crate::{kdf, puncture};
 
 /// The bytes of a secret, for an implementation of [`Kms`](crate::kms::Kms) that must wrap it.
 #[must_use]
@@ -33,6 +34,17 @@ pub fn content_key(suite: Suite, engine: Engine, key: &[u8; 32]) -> Result<Conte
 #[must_use]
 pub fn nonce(bytes: [u8; NONCE_BYTES]) -> Nonce {
     Nonce::fixed(bytes)
+}
+
+/// HKDF-SHA-512 as keys are derived with it, to hold it against published vectors.
+pub fn hkdf_sha512<const N: usize>(input: &[u8], salt: &[u8], info: &[u8], output: &mut [u8; N]) {
+    kdf::hkdf(input, salt, info, output);
+}
+
+/// HMAC-SHA-256 as the trees of tenant keys step with it, to hold it against published vectors.
+#[must_use]
+pub fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    *puncture::hmac(key, message)
 }
 
 /// A local key service whose keys and nonces come from the caller's randomness, to write vectors.

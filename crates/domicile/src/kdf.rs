@@ -16,7 +16,7 @@ pub(crate) fn derive_committed(secret: &Secret, salt: &[u8], info: &[&[u8]]) -> 
     let mut commitment = [0; 32];
     let key = Secret::filled_by(|key| {
         let mut both = zeroize::Zeroizing::new([0u8; 64]);
-        expand(secret.expose(), salt, info, &mut both[..]);
+        expand(secret.expose(), salt, info, &mut both);
         let (first, second) = both.split_at(32);
         key.copy_from_slice(first);
         commitment.copy_from_slice(second);
@@ -33,9 +33,15 @@ pub(crate) fn derive_from_both(left: &Secret, right: &Secret, info: &[&[u8]]) ->
     Secret::filled_by(|key| expand(&both[..], &[], info, key))
 }
 
-fn expand(input: &[u8], salt: &[u8], info: &[&[u8]], output: &mut [u8]) {
+fn expand<const N: usize>(input: &[u8], salt: &[u8], info: &[&[u8]], output: &mut [u8; N]) {
+    hkdf(input, salt, &wire::parts(info), output);
+}
+
+/// HKDF-SHA-512 as RFC 5869 has it; an empty salt is its default of 64 zeros.
+pub(crate) fn hkdf<const N: usize>(input: &[u8], salt: &[u8], info: &[u8], output: &mut [u8; N]) {
+    // The only failure there is: more output than 255 hashes have. No caller compiles that asks for it.
+    const { assert!(N <= 255 * 64) };
     let salt = (!salt.is_empty()).then_some(salt);
-    let expanded = Hkdf::<Sha512>::new(salt, input).expand(&wire::parts(info), output);
-    // RFC 5869 allows 255 x 64 octets; every caller here asks for 32 or 64.
+    let expanded = Hkdf::<Sha512>::new(salt, input).expand(info, output);
     debug_assert!(expanded.is_ok());
 }

@@ -9,6 +9,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use crate::random::Randomness;
 use crate::secret::Secret;
@@ -50,6 +51,9 @@ struct Subtree {
 }
 
 impl Subtree {
+    /// Octets of an encoded subtree: depth, prefix, node.
+    const BYTES: usize = 1 + 8 + 32;
+
     fn contains(&self, leaf: LeafNumber) -> bool {
         leaf.0 & prefix_mask(self.depth) == self.prefix
     }
@@ -69,13 +73,18 @@ fn prefix_mask(depth: u8) -> u64 {
 }
 
 fn child(node: &Secret, right: bool) -> Secret {
-    Secret::filled_by(|bytes| {
-        // HMAC takes a key of any length: this cannot fail for one of 32 octets.
-        if let Ok(mut mac) = <Hmac<Sha256> as KeyInit>::new_from_slice(node.expose()) {
-            mac.update(&[u8::from(right)]);
-            bytes.copy_from_slice(&mac.finalize().into_bytes());
-        }
-    })
+    Secret::filled_by(|bytes| bytes.copy_from_slice(&hmac(node.expose(), &[u8::from(right)])[..]))
+}
+
+/// HMAC-SHA-256 (RFC 2104) under a key of 32 octets.
+pub(crate) fn hmac(key: &[u8; 32], message: &[u8]) -> Zeroizing<[u8; 32]> {
+    // A key shorter than the hash's block is followed by zeros (RFC 2104, section 2); one of the block's own
+    // length cannot be refused.
+    let mut block = Zeroizing::new([0; 64]);
+    let (start, _) = block.split_at_mut(key.len());
+    start.copy_from_slice(key);
+    let mac = <Hmac<Sha256> as KeyInit>::new((&*block).into()).chain_update(message);
+    Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
 /// What is left of a tenant key: subtrees in the order of their leaves. Fresh, it is the root alone.
@@ -96,28 +105,27 @@ impl Tree {
     }
 
     /// The state as it is sealed in the key store: version 1, then each subtree's depth, prefix and node.
-    pub(crate) fn encode(&self) -> Result<zeroize::Zeroizing<Vec<u8>>, Malformed> {
-        let mut out = Encoder::new();
+    pub(crate) fn encode(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+        let mut out = Encoder::with_room(1 + 4 + self.subtrees.len() * Subtree::BYTES);
         out.u8(1).count(self.subtrees.len(), "subtrees")?;
         for subtree in &self.subtrees {
             out.u8(subtree.depth).u64(subtree.prefix).raw(subtree.node.expose());
         }
-        Ok(zeroize::Zeroizing::new(out.finish()))
+        Ok(Zeroizing::new(out.finish()))
     }
 
     /// Reads a state back; subtrees must be in order and must not overlap.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        const SUBTREE_BYTES: usize = 1 + 8 + 32;
         let mut input = Decoder::new(bytes);
         if input.u8("version of the state")? != 1 {
             return Err(Malformed { what: "version of the state", at: 0 });
         }
         let mut subtrees: Vec<Subtree> = Vec::new();
-        for _ in 0..input.count(SUBTREE_BYTES, "subtrees")? {
+        for _ in 0..input.count(Subtree::BYTES, "subtrees")? {
             let error = input.malformed("subtree");
             let depth = input.u8("depth")?;
             let prefix = input.u64("prefix")?;
-            let node: zeroize::Zeroizing<[u8; 32]> = input.array("node")?.into();
+            let node: Zeroizing<[u8; 32]> = input.array("node")?.into();
             let fits = depth <= DEPTH && prefix & !prefix_mask(depth) == 0;
             let follows = subtrees
                 .last()

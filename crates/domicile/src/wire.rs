@@ -50,6 +50,13 @@ impl Encoder {
         Self::default()
     }
 
+    /// An encoder with room for so many octets, which it writes without moving them: what is secret among
+    /// them leaves no copy behind.
+    #[must_use]
+    pub fn with_room(octets: usize) -> Self {
+        Self { bytes: Vec::with_capacity(octets) }
+    }
+
     /// Appends one octet.
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.bytes.push(value);

@@ -30,6 +30,8 @@ const WRAP_VERSION: u8 = 1;
 const WRAP_LABEL: &str = "domicile/v1/local-wrap";
 const CHECK_LABEL: &[u8] = b"domicile/v1/local-root-check";
 const NONCE_BYTES: usize = 24;
+/// No key file is longer.
+const FILE_BYTES_MAX: usize = 4096;
 
 /// The key service of a region whose root key is a file on this host.
 ///
@@ -69,7 +71,7 @@ impl LocalKms {
         let mut id = [0; 16];
         randomness.fill(&mut id)?;
         let key = Secret::random(&*randomness)?;
-        let root_file = Zeroizing::new(format!(
+        let root_file = key_file(format_args!(
             "{ROOT_FORMAT}\nregion {region}\nid {}\nkey {}\ncheck {}\n",
             hex::encode(&id),
             &*Zeroizing::new(hex::encode(key.expose())),
@@ -77,7 +79,7 @@ impl LocalKms {
         ));
         let seed = Secret::random(&*randomness)?;
         let public = SigningKey::from_bytes(seed.expose()).verifying_key();
-        let signing_file = Zeroizing::new(format!(
+        let signing_file = key_file(format_args!(
             "{SIGNING_FORMAT}\nregion {region}\nkey {}\npublic {}\n",
             &*Zeroizing::new(hex::encode(seed.expose())),
             hex::encode(public.as_bytes()),
@@ -246,6 +248,15 @@ fn fields<'a, const N: usize>(
     lines.next().is_none().then_some(values)
 }
 
+/// The text of a key file, in memory that is wiped and was never moved.
+fn key_file(text: std::fmt::Arguments<'_>) -> Zeroizing<String> {
+    use std::fmt::Write as _;
+    let mut file = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
+    // Writing to a String cannot fail.
+    let _ = file.write_fmt(text);
+    file
+}
+
 /// Writes a new file that its owner alone can read.
 fn create_private(path: &Path, contents: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
@@ -266,7 +277,6 @@ fn create_private(path: &Path, contents: &[u8]) -> Result<()> {
 
 /// Reads a key file that belongs to this user or root, that nobody else can read, and that is no link.
 fn read_private(path: &Path) -> Result<Zeroizing<String>> {
-    const FILE_BYTES_MAX: u64 = 4096;
     let place = || path.display().to_string();
     let unavailable = |source: io::Error| {
         let advice = match source.kind() {
@@ -280,7 +290,9 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>> {
     };
     let exposed = |what: &str, advice: &str| Error::new(Code::KmsExposed, what).at(place()).advise(advice);
 
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+    // Not blocking: a pipe in the file's place is refused below, and not waited for.
+    use rustix::fs::OFlags;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
         .map_err(|errno| unavailable(errno.into()))?;
     let file = File::from(file);
@@ -300,8 +312,8 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>> {
             "chown it to the user that runs Domicile",
         ));
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(unavailable)?;
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
+    file.take(FILE_BYTES_MAX as u64).read_to_string(&mut text).map_err(unavailable)?;
     Ok(text)
 }
 
@@ -345,6 +357,11 @@ mod tests {
         assert_eq!(kms.describe().await.unwrap_err().code(), Code::KmsUnavailable);
         fs::remove_file(&kms.root).unwrap();
         fs::create_dir(&kms.root).unwrap();
+        assert_eq!(kms.describe().await.unwrap_err().code(), Code::KmsUnavailable);
+        fs::remove_dir(&kms.root).unwrap();
+        // A pipe that nobody writes to must not be waited for.
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, &kms.root, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert_eq!(kms.describe().await.unwrap_err().code(), Code::KmsUnavailable);
     }
 

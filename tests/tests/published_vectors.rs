@@ -1,0 +1,135 @@
+//! What others have published, through every engine and every primitive that keys pass through:
+//! Wycheproof's AES-GCM, ChaCha20-Poly1305, HKDF-SHA-512 and HMAC-SHA-256, and C2SP's XAES-256-GCM. Each test
+//! counts what it ran, so that a file that cannot be read does not pass for one that holds.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use domicile::danger;
+use domicile::engine::{Engine, Suite, Unverified};
+use domicile_tests::{hex, program::repository, unhex};
+use serde_json::Value;
+
+/// The test groups of a file of Wycheproof's.
+fn groups(name: &str) -> Vec<Value> {
+    let path = repository().join("tests/vectors/wycheproof").join(name);
+    let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    file["testGroups"].as_array().unwrap().clone()
+}
+
+fn octets(test: &Value, field: &str) -> Vec<u8> {
+    unhex(test[field].as_str().unwrap())
+}
+
+fn tests(group: &Value) -> &[Value] {
+    group["tests"].as_array().unwrap()
+}
+
+/// Every vector with keys and nonces of our sizes, through every engine: what is valid opens and is sealed to the
+/// same octets, what is not is refused and wiped.
+fn aead(name: &str, suite: Suite) -> (usize, usize) {
+    let (mut valid, mut invalid) = (0, 0);
+    let of_our_sizes = |group: &&Value| group["keySize"] == 256 && group["ivSize"] == 96;
+    for group in groups(name).iter().filter(of_our_sizes) {
+        assert_eq!(group["tagSize"], 128);
+        for (test, engine) in tests(group)
+            .iter()
+            .flat_map(|test| Engine::available().into_iter().map(move |engine| (test, engine)))
+        {
+            let context = format!("{name}, {engine}, test {}: {}", test["tcId"], test["comment"]);
+            let key = danger::content_key(suite, engine, &octets(test, "key").try_into().unwrap()).unwrap();
+            let (nonce, tag) =
+                (octets(test, "iv").try_into().unwrap(), octets(test, "tag").try_into().unwrap());
+            let (associated, plain, sealed) = (octets(test, "aad"), octets(test, "msg"), octets(test, "ct"));
+            let mut payload = sealed.clone();
+            let opened = key.open(&nonce, &associated, &mut payload, &tag);
+            if test["result"] == "valid" {
+                assert_eq!(opened, Ok(()), "{context}");
+                assert_eq!(hex(&payload), hex(&plain), "{context}");
+                let made = key.seal(danger::nonce(nonce), &associated, &mut payload).unwrap();
+                assert_eq!((hex(&payload), made), (hex(&sealed), tag), "{context}");
+                valid += 1;
+            } else {
+                assert_eq!(opened, Err(Unverified), "{context}");
+                assert!(payload.iter().all(|octet| *octet == 0), "{context}");
+                invalid += 1;
+            }
+        }
+    }
+    (valid / Engine::available().len(), invalid / Engine::available().len())
+}
+
+#[test]
+fn every_engine_of_the_default_build_is_held_to_them() {
+    let names: Vec<_> = Engine::available().into_iter().map(Engine::as_str).collect();
+    for engine in ["rustcrypto", "ring", "aws-lc-rs"] {
+        assert!(names.contains(&engine), "{names:?}");
+    }
+}
+
+#[test]
+fn aes_256_gcm_of_wycheproof() {
+    assert_eq!(aead("aes_gcm_test.json", Suite::Aes256Gcm), (39, 27));
+}
+
+#[test]
+fn chacha20_poly1305_of_wycheproof() {
+    assert_eq!(aead("chacha20_poly1305_test.json", Suite::ChaCha20Poly1305), (256, 60));
+}
+
+#[test]
+fn hkdf_sha512_of_wycheproof() {
+    const LONGEST: usize = 255 * 64;
+    let (mut valid, mut too_long) = (0, 0);
+    for group in groups("hkdf_sha512_test.json") {
+        for test in tests(&group) {
+            let size = usize::try_from(test["size"].as_u64().unwrap()).unwrap();
+            if test["result"] == "valid" {
+                // A shorter output is the beginning of a longer one.
+                let mut output = [0; LONGEST];
+                danger::hkdf_sha512(
+                    &octets(test, "ikm"),
+                    &octets(test, "salt"),
+                    &octets(test, "info"),
+                    &mut output,
+                );
+                assert_eq!(output.get(..size), Some(&octets(test, "okm")[..]), "test {}", test["tcId"]);
+                valid += 1;
+            } else {
+                // What the RFC forbids: code that asks for it does not compile here.
+                assert!(size > LONGEST, "test {}", test["tcId"]);
+                too_long += 1;
+            }
+        }
+    }
+    assert_eq!((valid, too_long), (80, 3));
+}
+
+#[test]
+fn hmac_sha256_of_wycheproof() {
+    let (mut valid, mut invalid) = (0, 0);
+    for group in groups("hmac_sha256_test.json").iter().filter(|group| group["keySize"] == 256) {
+        for test in tests(group) {
+            let mac = danger::hmac_sha256(&octets(test, "key").try_into().unwrap(), &octets(test, "msg"));
+            // Half of the vectors have half of the tag.
+            let is_tag = mac.starts_with(&octets(test, "tag"));
+            assert_eq!(is_tag, test["result"] == "valid", "test {}", test["tcId"]);
+            if is_tag { valid += 1 } else { invalid += 1 }
+        }
+    }
+    assert_eq!((valid, invalid), (54, 108));
+}
+
+#[test]
+fn xaes_256_gcm_of_c2sp() {
+    use xaes_256_gcm::Xaes256Gcm;
+    use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
+    for (key, aad, expected) in [
+        (1, "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"),
+        (3, "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"),
+    ] {
+        let cipher = Xaes256Gcm::new(&[key; 32].into());
+        let nonce = (*b"ABCDEFGHIJKLMNOPQRSTUVWX").into();
+        let payload = Payload { msg: b"XAES-256-GCM", aad: aad.as_bytes() };
+        assert_eq!(hex(&cipher.encrypt(&nonce, payload).unwrap()), expected);
+    }
+}
