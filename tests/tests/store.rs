@@ -10,10 +10,13 @@
 
 use std::path::PathBuf;
 
-use domicile::{Code, Config, Domicile, Error, Purpose, Result};
+use domicile::audit::{ChainBeginning, ChainId, Event, EventKind, SealedEvent};
+use domicile::kms::{Kms, LocalKms};
+use domicile::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, MemoryStore, SqliteStore};
+use domicile::{Code, Config, Domicile, Error, KnownRegion, Purpose, Result};
 use domicile_record::format::Contents;
 use domicile_record::{Segment, Stamp, WriterOptions};
-use domicile_tests::{Home, descriptor, scope};
+use domicile_tests::{Home, descriptor, place, region, scope};
 use sqlx::Executor;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -119,6 +122,9 @@ async fn every_changed_column_of_a_key_row_is_found() {
     for (statement, expected) in [
         ("UPDATE keys SET generation = 2 WHERE tenant = 'acme'", Code::KeyUnverified),
         ("UPDATE keys SET state = 2 WHERE tenant = 'acme'", Code::KeyUnverified),
+        // Nobody signed that it was erased, so that it does not pass for an erasure.
+        ("UPDATE keys SET state = 3 WHERE tenant = 'acme'", Code::KeyUnknown),
+        ("UPDATE keys SET state = 3 WHERE kind = 1", Code::KeyUnknown),
         ("UPDATE keys SET state = 9 WHERE tenant = 'acme'", Code::KeyUnverified),
         ("UPDATE keys SET version = 2 WHERE tenant = 'acme'", Code::KeyUnverified),
         ("UPDATE keys SET period = '2026-10' WHERE tenant = 'acme'", Code::KeyUnknown),
@@ -172,7 +178,6 @@ async fn swapped_rows_of_two_owners_open_neither() {
 #[tokio::test]
 async fn audit_chains_verify_and_every_change_inside_one_is_found() {
     use domicile::audit::verify_chain;
-    use domicile::store::{KeyStore, SqliteStore};
     let home = Home::of(&["acme", "globex"]).await;
     let bytes = sealed(&home).await;
     opened(&home, &bytes).await.unwrap();
@@ -214,6 +219,96 @@ async fn no_key_is_handed_out_that_is_not_in_the_audit_chain() {
     let permit = domicile.permit(&scope("acme"), domicile::Action::Seal).await.unwrap();
     let leaf = domicile.keyring().sealing_leaf(permit, "2026-11".parse::<domicile::Period>().unwrap()).await;
     assert_eq!(leaf.unwrap_err().code(), Code::AuditUnavailable);
+
+    // Once there is room again, events begin a chain that holds no gap.
+    sql(&home, "DROP TRIGGER full").await.unwrap();
+    let permit = domicile.permit(&scope("acme"), domicile::Action::Seal).await.unwrap();
+    domicile.keyring().sealing_leaf(permit, "2026-11".parse::<domicile::Period>().unwrap()).await.unwrap();
+    let store = SqliteStore::open(&store_path(&home)).await.unwrap();
+    all_chains_verify(&home.domicile, &store).await;
+}
+
+async fn all_chains_verify(domicile: &Domicile, store: &dyn KeyStore) -> usize {
+    let key = domicile.region(&domicile.here().region).unwrap().verifying_key;
+    let chains = store.chains().await.unwrap();
+    for (beginning, events) in &chains {
+        domicile::audit::verify_chain(beginning, events, &key).unwrap();
+    }
+    chains.len()
+}
+
+/// A store in memory that writes events and does not answer, once it was told so.
+#[derive(Debug, Default)]
+struct Silent {
+    store: MemoryStore,
+    silent: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl KeyStore for Silent {
+    async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
+        self.store.insert(row).await
+    }
+
+    async fn newest(&self, slot: &KeySlot) -> Result<Option<KeyRow>> {
+        self.store.newest(slot).await
+    }
+
+    async fn find(&self, identity: &KeyIdentity) -> Result<Option<KeyRow>> {
+        self.store.find(identity).await
+    }
+
+    async fn named(&self, name: KeyName) -> Result<Option<KeyRow>> {
+        self.store.named(name).await
+    }
+
+    async fn next_writer(&self) -> Result<u32> {
+        self.store.next_writer().await
+    }
+
+    async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<()> {
+        self.store.begin_chain(beginning).await
+    }
+
+    async fn append_events(&self, chain: ChainId, events: &[SealedEvent]) -> Result<()> {
+        self.store.append_events(chain, events).await?;
+        if self.silent.load(std::sync::atomic::Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>> {
+        self.store.chains().await
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_while_an_event_is_written_stops_no_later_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let kms = LocalKms::create(region("eu-central-1"), path("root"), path("signing")).unwrap();
+    let store = std::sync::Arc::new(Silent::default());
+    let known = KnownRegion {
+        place: place("eu-central-1", "EU"),
+        verifying_key: kms.describe().await.unwrap().verifying_key,
+        kms: Some(std::sync::Arc::new(kms)),
+        store: store.clone(),
+    };
+    let homes = std::sync::Arc::new(MemoryStore::new());
+    let domicile = Domicile::builder(region("eu-central-1"), homes).region(known).build().unwrap();
+    let event = [Event::new(EventKind::Choose)];
+    domicile.audit().record(&event).await.unwrap();
+    store.silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    tokio::select! {
+        biased;
+        _ = domicile.audit().record(&event) => panic!("the store does not answer"),
+        () = std::future::ready(()) => {}
+    }
+    store.silent.store(false, std::sync::atomic::Ordering::SeqCst);
+    domicile.audit().record(&event).await.unwrap();
+    domicile.audit().record(&event).await.unwrap();
+    assert_eq!(all_chains_verify(&domicile, &*store).await, 2);
 }
 
 #[tokio::test]

@@ -157,9 +157,10 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
                 Ok(Some((slot, _))) if slot.scope != scope || slot.period != open.descriptor.period => {
                     (domicile::Code::KeyUnverified, format!("key {name} belongs to another scope or period"))
                 }
-                Ok(Some((_, KeyState::Destroyed))) => {
-                    (domicile::Code::KeyDestroyed, format!("key {name} was destroyed"))
-                }
+                Ok(Some((_, KeyState::Destroyed))) => (
+                    domicile::Code::KeyUnknown,
+                    format!("the key store says, unsigned, that key {name} was destroyed"),
+                ),
                 Ok(Some(_)) => continue,
                 Ok(None) => (domicile::Code::KeyUnknown, format!("the key store knows no key {name}")),
                 Err(error) => (error.code(), error.what().to_owned()),

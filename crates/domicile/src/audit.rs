@@ -1,8 +1,9 @@
 //! The audit chain: what this process did with keys, in an order that cannot be changed unseen.
 //!
-//! One append-only chain per process, begun by an entry that the region's key signed. Each event carries
-//! the digest of all before it. An event is durable in the key store before the key that it speaks of is
-//! handed out. No event holds a subscriber's number, or a hash of one.
+//! One append-only chain per process, begun by an entry that the region's key signed (and another behind each
+//! write of which nobody knows whether the store has it). Each event carries the digest of all before it. An
+//! event is durable in the key store before the key that it speaks of is handed out. No event holds a
+//! subscriber's number, or a hash of one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -343,13 +344,14 @@ impl AuditChain {
             )
             .because(source)
         };
-        let (chain, mut number, mut digest) = match head.as_ref() {
-            Some(head) => (head.chain, head.number, head.digest),
+        // The head is put back once it is known what the store holds. A write that failed, or whose caller went
+        // away, may have reached the store or not: then nothing can follow it, and the next event begins
+        // another chain.
+        let Head { chain, mut number, mut digest } = match head.take() {
+            Some(head) => head,
             None => {
                 let begun = self.begin().await.map_err(unavailable)?;
-                let (chain, digest) = (begun.chain, begun.digest());
-                *head = Some(Head { chain, number: 0, digest });
-                (chain, 0, digest)
+                Head { chain: begun.chain, number: 0, digest: begun.digest() }
             }
         };
         let time = self.clock.now().to_string();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ use crate::scope::RecordType;
 
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "domicile.toml";
+
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What stands in `domicile.toml`.
 ///
@@ -118,13 +120,23 @@ impl Config {
     /// [`ConfigMissing`](Code::ConfigMissing) when there is none; [`ConfigInvalid`](Code::ConfigInvalid),
     /// with the line, when it cannot be understood.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(|source| {
+        let read = || {
+            let mut text = String::new();
+            fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = read().map_err(|source: io::Error| {
             let (code, what) = match source.kind() {
                 io::ErrorKind::NotFound => (Code::ConfigMissing, "there is no such configuration"),
                 _ => (Code::ConfigInvalid, "the configuration cannot be read"),
             };
             Error::new(code, what).at(path.display().to_string()).because(source)
         })?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(Error::new(Code::ConfigInvalid, "this is too long for a configuration")
+                .at(path.display().to_string())
+                .rule("a configuration has at most 1 MiB"));
+        }
         Self::parse(&text, path)
     }
 
@@ -136,14 +148,25 @@ impl Config {
     pub fn find(directory: &Path) -> Result<PathBuf> {
         for directory in directory.ancestors() {
             let path = directory.join(FILE_NAME);
-            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let unreadable = |source: io::Error| {
+                Error::new(Code::ConfigInvalid, "the nearest configuration cannot be read")
+                    .at(path.display().to_string())
+                    .because(source)
+            };
+            // A link in somebody's directory may lead to a file of ours: both must be to be trusted.
+            let link = match fs::symlink_metadata(&path) {
+                Ok(link) => link,
+                Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(unreadable(source)),
+            };
+            let metadata = fs::metadata(&path).map_err(unreadable)?;
             let untrusted = |what: &str, advice: &str| {
                 Error::new(Code::ConfigUntrusted, what)
                     .at(path.display().to_string())
                     .rule("a configuration found by walking upward must belong to this user or to root")
                     .advise(advice)
             };
-            if !files::belongs_to_us(&metadata) {
+            if !files::belongs_to_us(&metadata) || !files::belongs_to_us(&link) {
                 return Err(untrusted(
                     "the nearest configuration belongs to another user",
                     "name yours with --config",
@@ -320,5 +343,13 @@ mod tests {
         assert_eq!(Config::find(&below).unwrap(), path);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         assert_eq!(Config::find(&below).unwrap_err().code(), Code::ConfigUntrusted);
+        // One that leads nowhere is not passed over: what lies above it was not meant.
+        std::os::unix::fs::symlink("nowhere", below.join(FILE_NAME)).unwrap();
+        assert_eq!(Config::find(&below).unwrap_err().code(), Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn a_configuration_without_end_is_refused() {
+        assert_eq!(Config::read(Path::new("/dev/zero")).unwrap_err().code(), Code::ConfigInvalid);
     }
 }

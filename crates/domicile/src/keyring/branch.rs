@@ -128,7 +128,7 @@ impl BranchKeys {
     async fn unwrap(&self, region: &RegionKeys, row: &KeyRow) -> Result<BranchKey> {
         let slot = &row.identity.slot;
         if row.state == KeyState::Destroyed {
-            return Err(Error::new(Code::KeyDestroyed, format!("the {slot} was destroyed")));
+            return Err(destroyed(slot));
         }
         let event = Event::new(EventKind::Unwrap)
             .region(&slot.region)
@@ -171,6 +171,16 @@ pub(super) fn name_of(commitment: &[u8; 32]) -> KeyName {
 pub(super) fn unverified(slot: &KeySlot) -> Error {
     Error::new(Code::KeyUnverified, format!("the key store's {slot} does not verify"))
         .advise("the row was changed or belongs to another key: restore the key store")
+}
+
+/// A destroyed key has nothing left that could vouch for its row, so that a row alone is no proof of an
+/// erasure: whoever may write to the store could pass off a loss as one.
+pub(super) fn destroyed(slot: &KeySlot) -> Error {
+    Error::new(
+        Code::KeyUnknown,
+        format!("the key store says that the {slot} was destroyed, and nothing signed says so"),
+    )
+    .advise("find out who wrote to the key store, and restore it if the key was not to be destroyed")
 }
 
 fn context(identity: &KeyIdentity, generation: u64) -> EncryptionContext {

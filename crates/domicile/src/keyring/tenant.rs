@@ -8,7 +8,7 @@ use xaes_256_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
 use super::RegionKeys;
-use super::branch::{BranchKey, BranchKeys, commit, name_of, shared_error, unverified};
+use super::branch::{BranchKey, BranchKeys, commit, destroyed, name_of, shared_error, unverified};
 use crate::audit::{AuditChain, Event, EventKind};
 use crate::error::{Code, Error, Result};
 use crate::puncture::{LeafNumber, Tree};
@@ -178,7 +178,7 @@ async fn open(region: &RegionKeys, branches: &BranchKeys, row: KeyRow) -> Result
         return Err(unverified(slot));
     }
     if row.state == KeyState::Destroyed {
-        return Err(Error::new(Code::KeyDestroyed, format!("the {slot} was destroyed")));
+        return Err(destroyed(slot));
     }
     let branch = branches.of_version(region, slot.period.month(), row.parent_version).await?;
     let mut input = Decoder::new(&row.sealed);
