@@ -7,9 +7,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use domicile::{Code, Purpose};
 use domicile_record::format::{Contents, Descriptor, LaneNo};
-use domicile_record::{Segment, Selection, Stamp, State, WriterOptions};
+use domicile_record::{Segment, Selection, Source, Stamp, State, WriterOptions};
 use domicile_tests::{Home, descriptor, scope};
 
 async fn restored(home: &Home, bytes: &[u8], selection: Selection) -> Vec<u8> {
@@ -120,4 +122,80 @@ async fn an_empty_lane_and_empty_records_are_kept() {
         Segment::open_source(&home.domicile, &bytes[..], Purpose::Support, Selection::all()).await.unwrap();
     assert_eq!(segment.blocks().map(|block| block.unwrap().len()).sum::<usize>(), 1000);
     assert_eq!(segment.lanes()[0].lane, LaneNo(1));
+}
+
+/// A file that counts the octets that are read of it.
+struct Counting<'a> {
+    bytes: &'a [u8],
+    read: AtomicU64,
+}
+
+impl Source for Counting<'_> {
+    fn length(&self) -> std::io::Result<u64> {
+        self.bytes.length()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> std::io::Result<()> {
+        self.read.fetch_add(into.len() as u64, Ordering::Relaxed);
+        self.bytes.read_at(at, into)
+    }
+}
+
+/// Restores a selection; returns what came out and the octets that were read for it.
+async fn counted(home: &Home, bytes: &[u8], selection: Selection) -> (Vec<u8>, u64) {
+    let source = Counting { bytes, read: AtomicU64::new(0) };
+    let segment = Segment::open_source(&home.domicile, &source, Purpose::Support, selection).await.unwrap();
+    let mut output = Vec::new();
+    let restored = segment.restore(&mut output).unwrap();
+    assert!(restored.failures.is_empty(), "{:?}", restored.failures);
+    (output, source.read.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn records_are_found_by_number_and_time_without_reading_the_others() {
+    for contents in [
+        Contents::default(),
+        Contents { arrivals: true, ..Contents::default() },
+        Contents { event_times: true, arrivals: true, long_record: false },
+    ] {
+        let home = Home::of(&["acme", "globex"]).await;
+        let mut writer = home.writer(WriterOptions { block_bytes: 4000, ..Default::default() }).await;
+        let lane = writer.open_lane(descriptor("acme", contents), b"").await.unwrap();
+        // The other tenant's records lie between, and count in the order of arrival.
+        let other = Descriptor { source: 1, ..descriptor("globex", contents) };
+        let other = writer.open_lane(other, b"").await.unwrap();
+        let line = |number: i64| format!("record number {number:08}, and as much again to make it long\n");
+        for number in 0..40_000i64 {
+            let lane = if number % 2 == 0 { lane } else { other };
+            let stamp = Stamp {
+                time: contents.event_times.then_some(number * 1000),
+                arrival: contents.arrivals.then_some(number),
+            };
+            writer.append(lane, line(number).as_bytes(), stamp).unwrap();
+        }
+        let (bytes, _) = writer.finish().await.unwrap();
+        let acme = || Selection::scopes(&[scope("acme")]);
+        let (_, all) = counted(&home, &bytes, acme()).await;
+        assert!(all > 1_000_000 && all < bytes.len() as u64, "{all}: the other lane is not read");
+
+        // By number: arrival numbers where the lane keeps them, and places in the lane otherwise.
+        for start in [0u64, 7_000, 19_990] {
+            let (range, numbers): (_, Vec<i64>) = if contents.arrivals {
+                (2 * start..2 * start + 20, (0..10).map(|n| 2 * (start.cast_signed() + n)).collect())
+            } else {
+                (start..start + 10, (0..10).map(|n| 2 * (start.cast_signed() + n)).collect())
+            };
+            let (output, read) = counted(&home, &bytes, acme().records(range).unwrap()).await;
+            let expected: String = numbers.iter().map(|number| line(*number)).collect();
+            assert_eq!(String::from_utf8(output).unwrap(), expected, "{contents:?} from {start}");
+            assert!(read < all / 5, "{contents:?} from {start}: {read} of {all} octets");
+        }
+        if contents.event_times {
+            let time = |number: i64| domicile::Time::from_micros(number * 1000).unwrap();
+            let (output, read) = counted(&home, &bytes, acme().from(time(30_000)).to(time(30_010))).await;
+            let expected: String = (30_000..30_010).step_by(2).map(line).collect();
+            assert_eq!(String::from_utf8(output).unwrap(), expected);
+            assert!(read < all / 5, "{read} of {all} octets");
+        }
+    }
 }

@@ -201,9 +201,9 @@ enum HashItem {
 }
 
 impl HashCheck {
-    fn add(&mut self, ordinal: u64, item: HashItem) -> bool {
+    fn add(&mut self, ordinal: u64, item: HashItem) -> Result<(), String> {
         if ordinal < self.next_ordinal || self.waiting.insert(ordinal, item).is_some() {
-            return false;
+            return Err(format!("a second block {ordinal} of the segment"));
         }
         while let Some(item) = self.waiting.remove(&self.next_ordinal) {
             if let Some((at, expected)) = self.expected.remove(&self.next_ordinal)
@@ -220,7 +220,7 @@ impl HashCheck {
             }
             self.next_ordinal += 1;
         }
-        true
+        Ok(())
     }
 
     /// Lane 0 says what the hash is before the block with this ordinal, which is added after this.
@@ -328,8 +328,7 @@ impl<'a, S: Source> Check<'a, S> {
             // Its key is not to be had here: the structure was checked, and nothing more can be.
             let tag = tag_of(header, body);
             let item = tag.map_or(HashItem::Nothing, |tag| HashItem::Sealed(*encoded, tag));
-            self.hash.add(header.ordinal, item);
-            return Ok(());
+            return self.hash.add(header.ordinal, item);
         };
         let tag = readable.opener.open(header, encoded, body).map_err(|error| error.what().to_owned())?;
         self.verified += 1;
@@ -359,10 +358,7 @@ impl<'a, S: Source> Check<'a, S> {
             BlockKind::Commit => return Err("a commit block in a lane of records".to_owned()),
             _ => {}
         }
-        if !self.hash.add(header.ordinal, HashItem::Sealed(*encoded, tag)) {
-            return Err(format!("a second block {} of the segment", header.ordinal));
-        }
-        Ok(())
+        self.hash.add(header.ordinal, HashItem::Sealed(*encoded, tag))
     }
 
     fn lane_open(
@@ -385,7 +381,7 @@ impl<'a, S: Source> Check<'a, S> {
         let lane = self.lanes.entry(header.lane).or_insert_with(|| LaneCheck::new(None));
         lane.key = Some(LaneKey::new(open.descriptor.scope.clone(), open.descriptor.period, header.lane));
         let agrees = lane.lane.is_none_or(|lane| lane.descriptor == open.descriptor);
-        self.hash.add(header.ordinal, HashItem::LaneOpen(*encoded, descriptor, open.commitment));
+        self.hash.add(header.ordinal, HashItem::LaneOpen(*encoded, descriptor, open.commitment))?;
         if agrees { Ok(()) } else { Err("a second opening of a lane".to_owned()) }
     }
 

@@ -8,7 +8,7 @@ use domicile::{Code, Error, Result};
 use super::map::{LanePlace, SegmentFile};
 use super::source::Source;
 use crate::format::{
-    Arrivals, BlockHeader, BlockKind, DataBlock, Descriptor, IndexEntry, LaneEnd, Section, Sections,
+    Arrivals, BlockHeader, BlockKind, DataBlock, Descriptor, IndexEntry, LaneEnd, Section, Sections, TimeSpan,
 };
 use crate::open::LaneOpener;
 use crate::running_hash::end_hash;
@@ -90,13 +90,17 @@ impl ReadableLane {
         let Some(end) = self.end.as_ref().filter(|_| !wanted.is_everything()) else {
             return std::iter::once(1..last).collect();
         };
-        let arrivals = self.descriptor.contents.arrivals;
+        // Numbers rise through a lane (SEG-24), so that a run ends where the next one begins.
+        let numbers = |run: &IndexEntry| match self.descriptor.contents.arrivals {
+            true => run.lowest_arrival,
+            false => i64::try_from(run.first_record).unwrap_or(i64::MAX),
+        };
         let index = end.index();
-        let next_records = index.iter().skip(1).map(|run| run.first_record).chain([end.end.records.max(1)]);
+        let behind = index.iter().skip(1).map(numbers).chain([i64::MAX]);
         index
             .iter()
-            .zip(next_records)
-            .filter(|(run, next_record)| wanted.may_touch(run, *next_record, arrivals))
+            .zip(behind)
+            .filter(|(run, behind)| wanted.may_touch(run.span, numbers(run)..*behind))
             .map(|(run, _)| run.sequence..run.sequence.saturating_add(run.blocks))
             .collect()
     }
@@ -122,18 +126,14 @@ impl Wanted {
         self.times.is_none() && self.records.is_none()
     }
 
-    fn may_touch(&self, run: &IndexEntry, next_record: u64, arrivals: bool) -> bool {
-        let times = self
-            .times
-            .as_ref()
-            .is_none_or(|times| run.span.earliest < times.end && run.span.latest >= times.start);
+    /// Whether a run of blocks with these times and numbers can hold anything that is wanted. A run of one
+    /// record in pieces has no numbers between its own and the next one's.
+    fn may_touch(&self, span: TimeSpan, numbers: Range<i64>) -> bool {
+        let times =
+            self.times.as_ref().is_none_or(|times| span.earliest < times.end && span.latest >= times.start);
         let records = self.records.as_ref().is_none_or(|records| {
-            if arrivals {
-                // Arrival numbers of a run may reach any height, but not below its lowest.
-                i64::try_from(records.end).is_ok_and(|end| run.lowest_arrival < end)
-            } else {
-                run.first_record < records.end && next_record > records.start
-            }
+            let behind = i128::from(numbers.end).max(i128::from(numbers.start) + 1);
+            i128::from(numbers.start) < i128::from(records.end) && behind > i128::from(records.start)
         });
         times && records
     }
