@@ -17,6 +17,8 @@ use super::{Choice, Delimiter, Framing, json, lines};
 pub(super) struct Window<'w> {
     octets: &'w [u8],
     rest: Rest,
+    /// Columns that the caller will ask for: where the first row names them, it is a header.
+    columns: &'w [&'w str],
 }
 
 /// What is known of the input behind a window.
@@ -41,12 +43,13 @@ pub(super) struct Detection {
 
 impl<'w> Window<'w> {
     /// A window onto an input of which `read` was read.
-    pub(super) fn new(read: &'w [u8], is_input_ended: bool) -> Self {
-        match read.split_at_checked(PREAMBLE_BYTES_MAX) {
-            Some((octets, [_, ..])) => Self { octets, rest: Rest::Something },
-            _ if is_input_ended => Self { octets: read, rest: Rest::Nothing },
-            _ => Self { octets: read, rest: Rest::Unread },
-        }
+    pub(super) fn new(read: &'w [u8], is_input_ended: bool, columns: &'w [&'w str]) -> Self {
+        let (octets, rest) = match read.split_at_checked(PREAMBLE_BYTES_MAX) {
+            Some((octets, [_, ..])) => (octets, Rest::Something),
+            _ if is_input_ended => (read, Rest::Nothing),
+            _ => (read, Rest::Unread),
+        };
+        Self { octets, rest, columns }
     }
 
     fn skip(self, length: usize) -> Self {
@@ -301,6 +304,8 @@ fn csv_beyond_doubt(body: Window<'_>) -> Option<(Framing, usize)> {
 struct Table<'w> {
     delimiter: Delimiter,
     rows: Vec<Row<'w>>,
+    /// Columns that the caller will ask for.
+    wanted: &'w [&'w str],
 }
 
 struct Row<'w> {
@@ -342,7 +347,7 @@ impl<'w> Table<'w> {
             rows.push(Row::new(octets, &mut cells));
             rest = after;
         }
-        Self { delimiter, rows }
+        Self { delimiter, rows, wanted: body.columns }
     }
 
     /// Fields of the first row.
@@ -378,12 +383,24 @@ impl<'w> Table<'w> {
             && self.odd_count() * 10 <= filled.len() * columns
     }
 
+    /// Whether the first row has every column that the caller names, and one of them by a word: who asks for
+    /// a column by its name says that there are names.
+    fn has_wanted(&self) -> bool {
+        let Some(first) = self.rows.first() else { return false };
+        let is_number = |name: &str| name.bytes().all(|octet| octet.is_ascii_digit());
+        let mut words = self.wanted.iter().filter(|name| !is_number(name)).peekable();
+        words.peek().is_some() && words.all(|name| first.cells.iter().any(|cell| cell == name.as_bytes()))
+    }
+
     /// Whether the first row names the columns.
     ///
     /// Its fields are different names, and none of them comes again in its column. In at least one
     /// column all that follows is no name: numbers, times, or nothing at all. The first row of a table
     /// without header would have to be one that holds names and nothing else, where the others do not.
     fn has_header(&self) -> bool {
+        if self.has_wanted() {
+            return true;
+        }
         let Some((first, later)) = self.rows.split_first() else { return false };
         let mut names: Vec<Vec<u8>> = first.cells.iter().map(|cell| cell.to_ascii_lowercase()).collect();
         names.sort_unstable();

@@ -137,6 +137,15 @@ impl<R: Read> Framer<R> {
     /// # Errors
     /// [`InputFailed`](Code::InputFailed) if the input cannot be read.
     pub fn new(input: R, choice: Choice) -> Result<Self> {
+        Self::naming(input, choice, &[])
+    }
+
+    /// The same, for a caller who will ask for these [`Fields`](super::Fields): where the first row of a CSV has
+    /// them all, it is taken for a header, even if it looks like any other row.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn naming(input: R, choice: Choice, columns: &[&str]) -> Result<Self> {
         let mut framer = Self {
             input,
             framing: Framing::Whole,
@@ -155,7 +164,7 @@ impl<R: Read> Framer<R> {
             warnings: Vec::new(),
             warning_count: 0,
         };
-        let detection = framer.detect(choice)?;
+        let detection = framer.detect(choice, columns)?;
         framer.framing = detection.framing;
         framer.splitter = Splitter::new(detection.framing);
         framer.preamble = detection.preamble;
@@ -296,14 +305,15 @@ impl<R> fmt::Debug for Framer<R> {
 }
 
 impl<R: Read> Framer<R> {
-    fn detect(&mut self, choice: Choice) -> Result<Detection> {
+    fn detect(&mut self, choice: Choice, columns: &[&str]) -> Result<Detection> {
         // The window is looked at anew only when it has doubled, so that an input that comes octet by
         // octet is not looked at once for each.
         let mut filled_next = 0;
         loop {
             if self.filled >= filled_next || self.is_input_ended {
                 let octets = self.buffer.get(..self.filled).unwrap_or_default();
-                if let Some(detection) = detect::detect(choice, Window::new(octets, self.is_input_ended)) {
+                let window = Window::new(octets, self.is_input_ended, columns);
+                if let Some(detection) = detect::detect(choice, window) {
                     return Ok(detection);
                 }
                 filled_next = self.filled.saturating_mul(2).min(PREAMBLE_BYTES_MAX + 1);

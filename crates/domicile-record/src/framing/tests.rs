@@ -382,6 +382,26 @@ fn a_header_is_told_from_a_row() {
 }
 
 #[test]
+fn a_header_that_looks_like_a_row_is_one_for_whoever_asks_for_its_columns() {
+    let words = b"tenant,type\nacme,voice\nglobex,fax\n";
+    for (columns, expected) in [
+        (&[][..], "csv (,, no header)"),
+        (&["tenant", "type"], "csv (,, header)"),
+        (&["tenant"], "csv (,, header)"),
+        (&["tenant", "2"], "csv (,, header)"),
+        (&["1", "2"], "csv (,, no header)"),
+        (&["tenant", "kind"], "csv (,, no header)"),
+    ] {
+        let framer = Framer::naming(&words[..], Choice::Csv, columns).unwrap();
+        assert_eq!(framer.framing().to_string(), expected, "{columns:?}");
+    }
+    // Seen by itself it is lines; asked for its columns, a table.
+    assert_eq!(Framer::new(&words[..], Choice::Auto).unwrap().framing(), Framing::Lines);
+    let framer = Framer::naming(&words[..], Choice::Auto, &["type"]).unwrap();
+    assert_eq!(framer.framing().to_string(), "csv (,, header)");
+}
+
+#[test]
 fn the_delimiter_is_the_one_that_rows_agree_on() {
     for (input, expected) in [
         ("1;2,5;x\n3;4,5;y\n", "csv (;, no header)"),

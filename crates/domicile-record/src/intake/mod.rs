@@ -190,8 +190,13 @@ impl<O: Outlet> Intake<O> {
     /// place; a refusal of the one scope; whatever keeps its keys from being had. Nothing was published:
     /// drop the intake and nothing was written.
     pub async fn read(&mut self, input: impl Read) -> Result<InputReport> {
-        let needs_fields = !self.options.field_names().is_empty();
-        let mut framer = Framer::new(input, self.options.framing)?;
+        // One scope's records are refused before any of them is read.
+        if let Scoping::One(_) = &self.options.scoping {
+            self.scopes.slot(&self.domicile, &self.options.scoping, None, 0).await?;
+        }
+        let names = self.options.field_names();
+        let needs_fields = !names.is_empty();
+        let mut framer = Framer::naming(input, self.options.framing, &names)?;
         if needs_fields {
             framer = framer.with_record_bytes_max(FIELD_RECORD_BYTES_MAX);
         }
@@ -208,7 +213,11 @@ impl<O: Outlet> Intake<O> {
         self.scopes.forget_lanes();
         loop {
             let at = framer.position();
-            let place = |error: Error, records: u64| error.at(format!("record {}, byte {at}", records + 1));
+            let place = |error: Error, records: u64| match error.code() {
+                // Where the input stands when the output fails helps nobody.
+                Code::OutputFailed | Code::OutputExists => error,
+                _ => error.at(format!("record {}, byte {at}", records + 1)),
+            };
             match framer.next()? {
                 None => break,
                 Some(Piece::Preamble(preamble)) => source.preamble = preamble.to_vec(),
