@@ -2,9 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domicile::engine::Suite;
+use domicile::home::Types;
 use domicile::{Jurisdiction, Place, Purpose, RecordType, Region, TenantId, Time};
 use domicile_record::framing::{Choice, event_time};
 
@@ -76,7 +78,7 @@ pub(crate) struct Init {
     #[arg(long = "region", value_name = "NAME=JURISDICTION", value_parser = place)]
     pub(crate) regions: Vec<Place>,
     /// Where this host is [default: eu-central-1, or the only region]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
     pub(crate) here: Option<Region>,
 }
 
@@ -91,13 +93,24 @@ pub(crate) enum HomeCommand {
 #[derive(Debug, Args)]
 pub(crate) struct HomeChoose {
     /// The tenant
-    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    #[arg(required_unless_present = "from", conflicts_with = "from", value_parser = parsed::<TenantId>)]
     pub(crate) tenant: Option<TenantId>,
     /// The record type, or `all`: every type without a home, now and later
-    #[arg(value_name = "TYPE|all", required_unless_present = "from", conflicts_with = "from")]
-    pub(crate) types: Option<domicile::home::Types>,
+    #[arg(
+        value_name = "TYPE|all",
+        required_unless_present = "from",
+        conflicts_with = "from",
+        value_parser = parsed::<Types>
+    )]
+    pub(crate) types: Option<Types>,
     /// The region
-    #[arg(long, value_name = "NAME", required_unless_present = "from", conflicts_with = "from")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "from",
+        conflicts_with = "from",
+        value_parser = parsed::<Region>
+    )]
     pub(crate) region: Option<Region>,
     /// Many at once, all or none: CSV of tenant,record_type,region (`-` is standard input)
     #[arg(long, value_name = "FILE")]
@@ -107,7 +120,7 @@ pub(crate) struct HomeChoose {
 #[derive(Debug, Args)]
 pub(crate) struct HomeList {
     /// This tenant's alone
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = parsed::<TenantId>)]
     pub(crate) tenant: Option<TenantId>,
 }
 
@@ -118,10 +131,16 @@ pub(crate) struct Seal {
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) files: Vec<OsString>,
     /// Whose records they are
-    #[arg(long, value_name = "T", requires = "record_type")]
+    #[arg(long, value_name = "T", requires = "record_type", value_parser = parsed::<TenantId>)]
     pub(crate) tenant: Option<TenantId>,
     /// Of which type
-    #[arg(long = "type", id = "record_type", value_name = "TYPE", requires = "tenant")]
+    #[arg(
+        long = "type",
+        id = "record_type",
+        value_name = "TYPE",
+        requires = "tenant",
+        value_parser = parsed::<RecordType>
+    )]
     pub(crate) record_type: Option<RecordType>,
     /// Records of many scopes: the columns or fields that name each record's own
     #[arg(long, value_name = "tenant=COLUMN,type=COLUMN", value_parser = route)]
@@ -130,7 +149,7 @@ pub(crate) struct Seal {
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// How records stand in the input: auto, lines, csv, json, length-prefixed or whole
-    #[arg(long, value_name = "FRAMING", default_value = "auto")]
+    #[arg(long, value_name = "FRAMING", default_value = "auto", value_parser = parsed::<Choice>)]
     pub(crate) framing: Choice,
     /// The column or field with a record's event time; otherwise the time of sealing counts
     #[arg(long, value_name = "FIELD")]
@@ -191,16 +210,16 @@ pub(crate) struct Open {
     pub(crate) files: Vec<OsString>,
     /// Why: billing, support, debugging, subject-request, legal-request, portability, verification or
     /// maintenance
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = parsed::<Purpose>)]
     pub(crate) purpose: Purpose,
     /// The reference of the request, such as a ticket or a file number; no telephone number
     #[arg(long, value_name = "R")]
     pub(crate) reference: Option<String>,
     /// This tenant's records alone
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = parsed::<TenantId>)]
     pub(crate) tenant: Option<TenantId>,
     /// Records of this type alone
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = parsed::<RecordType>)]
     pub(crate) record_type: Option<RecordType>,
     /// Records from this time on
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -253,15 +272,21 @@ pub(crate) struct Man {
     pub(crate) directory: PathBuf,
 }
 
+/// Parses what the library knows how to parse, and says the rule when it cannot.
+fn parsed<T: FromStr<Err = domicile::Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: domicile::Error| {
+        [Some(error.what()), error.broken_rule(), error.advice()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("; ")
+    })
+}
+
 fn place(text: &str) -> Result<Place, String> {
     let (region, jurisdiction) =
         text.split_once('=').ok_or("write it NAME=JURISDICTION, like eu-central-1=EU")?;
-    let explain =
-        |error: domicile::Error| format!("{}: {}", error.what(), error.broken_rule().unwrap_or_default());
-    Ok(Place {
-        region: region.parse::<Region>().map_err(explain)?,
-        jurisdiction: jurisdiction.parse::<Jurisdiction>().map_err(explain)?,
-    })
+    Ok(Place { region: parsed(region)?, jurisdiction: parsed::<Jurisdiction>(jurisdiction)? })
 }
 
 fn route(text: &str) -> Result<Route, String> {

@@ -15,7 +15,10 @@ use arguments::{Arguments, Command, HomeCommand};
 use report::Report;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => return report::wrong_usage(&usage),
+    };
     let report = Report::new(&arguments.common);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use domicile::{Class, Error, Result};
+use domicile::{Class, Code, Error, Result};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -100,9 +100,7 @@ impl Report {
     pub(crate) fn print<T: Serialize>(&self, result: &T, text: impl FnOnce() -> String) -> Result<()> {
         let text = if self.json {
             let json = serde_json::to_string(result);
-            json.map_err(|source| {
-                Error::new(domicile::Code::OutputFailed, "a result has no JSON").because(source)
-            })?
+            json.map_err(|source| Error::new(Code::OutputFailed, "a result has no JSON").because(source))?
         } else {
             text()
         };
@@ -127,6 +125,34 @@ impl Report {
     }
 }
 
+/// What clap could not understand, or `--help` and `--version`, which it takes for errors.
+pub(crate) fn wrong_usage(usage: &clap::Error) -> ExitCode {
+    // Nothing was parsed, so that `--json` is looked for by itself.
+    let json = std::env::args_os()
+        .skip(1)
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
+    if json && usage.use_stderr() {
+        let words = usage.to_string();
+        let what = words.split("\n\n").next().unwrap_or(&words);
+        let error = ErrorJson {
+            code: Code::ArgumentInvalid.as_str(),
+            what: what.strip_prefix("error: ").unwrap_or(what),
+            r#where: None,
+            rule: None,
+            r#do: Some("see --help"),
+            cause: None,
+            config: None,
+            exit: Class::Usage.exit_code(),
+        };
+        let _ = writeln!(io::stderr().lock(), "{}", serde_json::json!({ "error": error }));
+    } else {
+        // Where words cannot be written, there is nobody to tell.
+        let _ = usage.print();
+    }
+    ExitCode::from(if usage.use_stderr() { Class::Usage.exit_code() } else { 0 })
+}
+
 #[derive(Serialize)]
 struct ErrorJson<'a> {
     code: &'static str,
@@ -146,9 +172,7 @@ pub(crate) fn print_line(line: &str) -> Result<()> {
 
 /// Standard output failed.
 pub(crate) fn output_failed(source: io::Error) -> Error {
-    Error::new(domicile::Code::OutputFailed, "the output could not be written")
-        .at("standard output")
-        .because(source)
+    Error::new(Code::OutputFailed, "the output could not be written").at("standard output").because(source)
 }
 
 /// The causes of an error, each once.
@@ -158,7 +182,7 @@ fn causes(error: &Error) -> Option<String> {
     while let Some(cause) = next {
         let text = cause.to_string();
         // An error that several waited for is its own cause once more.
-        if !error.to_string().contains(&text) && causes.last() != Some(&text) {
+        if !text.starts_with(error.what()) && causes.last() != Some(&text) {
             causes.push(text);
         }
         next = cause.source();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domicile::store::KeyState;
-use domicile::{Domicile, Error, Result, Scope};
+use domicile::{Code, Domicile, Error, Result, Scope};
 use serde::Serialize;
 
 use crate::reader::{SegmentFile, Source};
@@ -53,6 +53,9 @@ pub struct Obstacle {
     pub code: &'static str,
     /// What, in a sentence.
     pub what: String,
+    /// Where, if that is somewhere else than in the segment.
+    #[serde(rename = "where")]
+    pub place: Option<String>,
     /// The rule behind it.
     pub rule: Option<String>,
     /// What to do.
@@ -64,6 +67,7 @@ impl From<Error> for Obstacle {
         Self {
             code: error.code().as_str(),
             what: error.what().to_owned(),
+            place: error.place().map(str::to_owned),
             rule: error.broken_rule().map(str::to_owned),
             advice: error.advice().map(str::to_owned),
         }
@@ -110,13 +114,16 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         if let Err(error) = domicile.guard().check_place(&known.place) {
             explanation.obstacles.push(error.into());
         }
-        if known.kms.is_none() {
-            explanation.obstacles.push(Obstacle {
-                code: domicile::Code::KmsUnavailable.as_str(),
-                what: format!("this host has no key service for {}", place.region),
-                rule: None,
-                advice: Some(format!("open it on a host whose configuration has kms for {}", place.region)),
-            });
+        match &known.kms {
+            Some(kms) => explanation.obstacles.extend(kms.ready().err().map(Obstacle::from)),
+            None => explanation.obstacles.push(
+                Error::new(
+                    Code::KmsUnavailable,
+                    format!("this host has no key service for {}", place.region),
+                )
+                .advise(format!("open it on a host whose configuration has kms for {}", place.region))
+                .into(),
+            ),
         }
     }
 
@@ -132,17 +139,10 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         let home = match domicile.home(&scope).await {
             Ok(home) => {
                 if home.place() != place {
-                    obstacles.push(Obstacle {
-                        code: domicile::Code::HomeMismatch.as_str(),
-                        what: format!(
-                            "{scope} is at home in {}, and this segment is of {place}",
-                            home.place()
-                        ),
-                        rule: None,
-                        advice: Some(
-                            "find out who sealed records of this scope under another region".to_owned(),
-                        ),
-                    });
+                    let what =
+                        format!("{scope} is at home in {}, and this segment is of {place}", home.place());
+                    let advice = "find out who sealed records of this scope under another region";
+                    obstacles.push(Error::new(Code::HomeMismatch, what).advise(advice).into());
                 }
                 Some(home.place().to_string())
             }
@@ -153,19 +153,19 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         };
         for open in known.iter().filter(|known| known.kms.is_some()).flat_map(|_| &lanes) {
             let name = open.wrapped.tenant.key;
-            let (code, what) = match domicile.keyring().key_state(&place.region, name).await {
+            let error = match domicile.keyring().key_state(&place.region, name).await {
                 Ok(Some((slot, _))) if slot.scope != scope || slot.period != open.descriptor.period => {
-                    (domicile::Code::KeyUnverified, format!("key {name} belongs to another scope or period"))
+                    Error::new(Code::KeyUnverified, format!("key {name} belongs to another scope or period"))
                 }
-                Ok(Some((_, KeyState::Destroyed))) => (
-                    domicile::Code::KeyUnknown,
+                Ok(Some((_, KeyState::Destroyed))) => Error::new(
+                    Code::KeyUnknown,
                     format!("the key store says, unsigned, that key {name} was destroyed"),
                 ),
                 Ok(Some(_)) => continue,
-                Ok(None) => (domicile::Code::KeyUnknown, format!("the key store knows no key {name}")),
-                Err(error) => (error.code(), error.what().to_owned()),
+                Ok(None) => Error::new(Code::KeyUnknown, format!("the key store knows no key {name}")),
+                Err(error) => error,
             };
-            let obstacle = Obstacle { code: code.as_str(), what, rule: None, advice: None };
+            let obstacle = Obstacle::from(error);
             if !obstacles.contains(&obstacle) {
                 obstacles.push(obstacle);
             }

@@ -1,6 +1,6 @@
 //! `domicile inspect`: the structure of segments, without any key.
 
-use domicile::Result;
+use domicile::{Class, Result};
 use domicile_record::{Inspection, inspect};
 use serde::Serialize;
 
@@ -23,6 +23,11 @@ pub(crate) fn run(arguments: &Inspect, report: &Report) -> Result<()> {
             Ok(inspection) => {
                 let result = InspectJson { file, inspection };
                 report.print(&result, || text(&result))?;
+                match result.inspection.state {
+                    "complete" => {}
+                    "corrupt" => report.remember(Class::Corrupt),
+                    _ => report.remember(Class::Unfinished),
+                }
             }
             Err(error) => report.fail(&error.at(file)),
         }

@@ -1,11 +1,12 @@
 //! `domicile open`: give back what went in, for a purpose.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use domicile::files::NewFile;
 use domicile::{Class, Code, Domicile, Error, Request, Result};
 use domicile_record::{Segment, Selection, State};
+use serde::Serialize;
 
 use crate::arguments::{Common, Open};
 use crate::input::{self, Input};
@@ -14,37 +15,78 @@ use crate::report::{Report, counted, output_failed};
 /// Nobody else may read what was opened.
 const OPENED_MODE: u32 = 0o600;
 
+const OUTPUT_BUFFER_BYTES: usize = 1 << 20;
+
+#[derive(Serialize)]
+struct OpenJson {
+    output: String,
+    records: u64,
+    bytes: u64,
+    files: Vec<FileJson>,
+}
+
+#[derive(Serialize)]
+struct FileJson {
+    file: String,
+    segment: String,
+    region: String,
+    state: &'static str,
+    records: u64,
+    bytes: u64,
+    lanes: usize,
+}
+
 pub(crate) async fn run(common: &Common, open: &Open, report: &Report) -> Result<()> {
     let request = Request::new(open.purpose, open.reference.as_deref())?;
     let selection = selection(open)?;
     let inputs = Input::all(&open.files, Some("dseg"))?;
     let domicile = input::domicile(common, report).await?;
+    let opening = Opening { domicile, request, selection, report };
     match &open.output {
         None => {
-            let mut output = BufWriter::with_capacity(1 << 20, io::stdout().lock());
-            open_all(&domicile, &inputs, &request, &selection, report, &mut output).await?;
+            let mut output = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
+            opening.all(&inputs, &mut output).await?;
             output.flush().map_err(output_failed)
         }
         Some(path) => {
+            let at_path = |error: Error| error.at(path.display().to_string());
             let file = NewFile::create(path, OPENED_MODE, open.force)?;
-            let mut output = BufWriter::with_capacity(1 << 20, file);
-            let bytes = open_all(&domicile, &inputs, &request, &selection, report, &mut output).await?;
-            let file = output.into_inner().map_err(|error| output_failed(error.into_error()))?;
-            match report.worst() {
-                None => file.publish(),
-                // What could be read is kept, under a name that says that it is not all.
-                Some(_) if bytes > 0 => {
-                    let mut partial = path.clone().into_os_string();
-                    partial.push(".partial");
-                    let partial = PathBuf::from(partial);
-                    file.publish_as(&partial)?;
-                    report.warn(&format!("what could be read is in {}", partial.display()));
-                    Ok(())
-                }
-                Some(_) => Ok(()),
-            }
+            let mut output = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, file);
+            let files = opening.all(&inputs, &mut output).await.map_err(at_path)?;
+            let file = output.into_inner().map_err(|error| {
+                let error = Error::new(Code::OutputFailed, "the output could not be written")
+                    .because(error.into_error());
+                at_path(error)
+            })?;
+            publish(file, path, files, report)
         }
     }
+}
+
+/// Gives the output its name, if it is whole; if not, what could be read is kept under a name that says so.
+fn publish(file: NewFile, path: &Path, files: Vec<FileJson>, report: &Report) -> Result<()> {
+    let sum = |of: fn(&FileJson) -> u64| files.iter().map(of).sum();
+    let (records, bytes) = (sum(|file| file.records), sum(|file| file.bytes));
+    let path = match report.worst() {
+        None => {
+            file.publish()?;
+            path.to_owned()
+        }
+        Some(_) if bytes > 0 => {
+            let mut partial = path.to_owned().into_os_string();
+            partial.push(".partial");
+            let partial = PathBuf::from(partial);
+            file.publish_as(&partial)?;
+            report.warn(&format!("what could be read is in {}", partial.display()));
+            partial
+        }
+        Some(_) => return Ok(()),
+    };
+    if report.json {
+        let result = OpenJson { output: path.display().to_string(), records, bytes, files };
+        report.print(&result, String::new)?;
+    }
+    Ok(())
 }
 
 fn selection(open: &Open) -> Result<Selection> {
@@ -67,70 +109,76 @@ fn selection(open: &Open) -> Result<Selection> {
     }
 }
 
-/// Opens one input after the other; what is wrong with one is reported and stops no other.
-async fn open_all(
-    domicile: &Domicile,
-    inputs: &[Input],
-    request: &Request,
-    selection: &Selection,
-    report: &Report,
-    output: &mut dyn Write,
-) -> Result<u64> {
-    let mut bytes = 0;
-    for input in inputs {
-        match open_one(domicile, input, request, selection, report, output).await {
-            Ok(of_input) => bytes += of_input,
-            // The output is everybody's: without it, nothing goes on.
-            Err(error) if error.code() == Code::OutputFailed => return Err(error),
-            Err(error) => report.fail(&error.at(input.name())),
-        }
-    }
-    Ok(bytes)
+/// Everything that openings of several inputs share.
+struct Opening<'a> {
+    domicile: Domicile,
+    request: Request,
+    selection: Selection,
+    report: &'a Report,
 }
 
-async fn open_one(
-    domicile: &Domicile,
-    input: &Input,
-    request: &Request,
-    selection: &Selection,
-    report: &Report,
-    output: &mut dyn Write,
-) -> Result<u64> {
-    let file = input.open_anywhere()?;
-    let segment = Segment::open_source(domicile, file, request.clone(), selection.clone()).await?;
-    let name = input.name();
-    for note in segment.notes() {
-        report.warn(&format!("{name}: {note}"));
-    }
-    let restored = segment.restore(output)?;
-    for failure in restored.failures {
-        report.fail(&failure.at(name.clone()));
-    }
-    if restored.times_by_block {
-        report.warn(&format!(
-            "{name}: the lanes keep no event times, so whole blocks were selected by when they were sealed"
-        ));
-    }
-    for lane in segment.lanes() {
-        let Some(obstacle) = lane.obstacle() else { continue };
-        if obstacle.class() == Class::Erased && !selection.names_lanes() {
-            report.warn(&format!("{name}: lane {} of {} was erased", lane.lane, lane.scope));
-            continue;
+impl Opening<'_> {
+    /// Opens one input after the other; what is wrong with one is reported and stops no other.
+    async fn all(&self, inputs: &[Input], output: &mut dyn Write) -> Result<Vec<FileJson>> {
+        let mut opened = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            match self.one(input, output).await {
+                Ok(file) => opened.push(file),
+                // The output is everybody's: without it, nothing goes on.
+                Err(error) if error.code() == Code::OutputFailed => return Err(error),
+                Err(error) => self.report.fail(&error.at(input.name())),
+            }
         }
-        report.fail(&obstacle.again().at(name.clone()));
+        Ok(opened)
     }
-    if let Some(error) = state_error(segment.state()) {
-        report.fail(&error.at(name.clone()));
+
+    async fn one(&self, input: &Input, output: &mut dyn Write) -> Result<FileJson> {
+        let file = input.open_anywhere()?;
+        let segment =
+            Segment::open_source(&self.domicile, file, self.request.clone(), self.selection.clone()).await?;
+        let (report, name) = (self.report, input.name());
+        for note in segment.notes() {
+            report.warn(&format!("{name}: {note}"));
+        }
+        let restored = segment.restore(output)?;
+        for failure in restored.failures {
+            report.fail(&failure.at(name.clone()));
+        }
+        if restored.times_by_block {
+            report.warn(&format!(
+                "{name}: the lanes keep no event times, so whole blocks were selected by when they were sealed"
+            ));
+        }
+        for lane in segment.lanes() {
+            let Some(obstacle) = lane.obstacle() else { continue };
+            if obstacle.class() == Class::Erased && !self.selection.names_lanes() {
+                report.warn(&format!("{name}: lane {} of {} was erased", lane.lane, lane.scope));
+                continue;
+            }
+            report.fail(&obstacle.again().at(name.clone()));
+        }
+        if let Some(error) = state_error(segment.state()) {
+            report.fail(&error.at(name.clone()));
+        }
+        let header = segment.header();
+        report.say(&format!(
+            "{name}: {}, {} from {} of {} ({})",
+            counted(restored.records, "record"),
+            counted(restored.bytes, "byte"),
+            counted(segment.lanes().len() as u64, "lane"),
+            header.place,
+            segment.state().as_str(),
+        ));
+        Ok(FileJson {
+            file: name,
+            segment: header.id.to_string(),
+            region: header.place.region.to_string(),
+            state: segment.state().as_str(),
+            records: restored.records,
+            bytes: restored.bytes,
+            lanes: segment.lanes().len(),
+        })
     }
-    report.say(&format!(
-        "{name}: {}, {} from {} of {} ({})",
-        counted(restored.records, "record"),
-        counted(restored.bytes, "byte"),
-        counted(segment.lanes().len() as u64, "lane"),
-        segment.header().place,
-        segment.state().as_str(),
-    ));
-    Ok(restored.bytes)
 }
 
 /// What a segment's state means to whoever opens it.

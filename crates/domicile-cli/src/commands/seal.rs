@@ -68,14 +68,15 @@ pub(crate) async fn run(common: &Common, seal: &Seal, report: &Report) -> Result
     let options = options(seal, report)?;
     match &seal.route {
         None => {
-            let outlet = OneFile { output: &seal.output, force: seal.force };
-            let done = read_all(&domicile, options, outlet, &inputs, report).await?;
+            // Before anything is read: what comes through a pipe cannot be read again.
+            let outlet = OneFile(Some(NewFile::create(&seal.output, SEGMENT_MODE, seal.force)?));
+            let done = read_all(&domicile, options, outlet, &inputs, &seal.output, report).await?;
             publish(seal, &domicile, done, report, |_| Ok(seal.output.clone()))
         }
         Some(_) => {
             let directory = OutputDirectory::prepare(&seal.output)?;
             let outlet = FilePerRegion { directory: &seal.output };
-            let done = read_all(&domicile, options, outlet, &inputs, report).await?;
+            let done = read_all(&domicile, options, outlet, &inputs, &seal.output, report).await?;
             publish(seal, &domicile, done, report, |summary| place_of(&seal.output, summary))?;
             directory.keep();
             Ok(())
@@ -122,6 +123,7 @@ async fn read_all<O: Outlet<Sink = NewFile>>(
     options: IntakeOptions,
     outlet: O,
     inputs: &[Input],
+    output: &Path,
     report: &Report,
 ) -> Result<Done> {
     let progress = progress(inputs, report);
@@ -130,14 +132,22 @@ async fn read_all<O: Outlet<Sink = NewFile>>(
     for input in inputs {
         let name = input.name();
         let reader = progress.wrap_read(input.open()?);
-        let of_input = intake.read(reader).await.map_err(|error| error.at(name.clone()))?;
+        let of_input = intake.read(reader).await.map_err(|error| match error.code() {
+            // What is wrong with the output has nothing to do with the input.
+            Code::OutputFailed | Code::OutputExists => error.at(output.display().to_string()),
+            _ => error.at(name.clone()),
+        })?;
         for warning in &of_input.warnings {
             report.warn(&format!("{name}: {warning}; nothing was lost"));
         }
         read.push((name, of_input));
     }
     progress.finish_and_clear();
-    Ok(Done { inputs: read, sealed: intake.finish().await? })
+    let sealed = intake.finish().await.map_err(|error| match error.code() {
+        Code::OutputFailed | Code::OutputExists => error.at(output.display().to_string()),
+        _ => error,
+    })?;
+    Ok(Done { inputs: read, sealed })
 }
 
 fn progress(inputs: &[Input], report: &Report) -> indicatif::ProgressBar {
@@ -240,16 +250,16 @@ fn input_json(name: &str, input: &InputReport) -> InputJson {
     }
 }
 
-struct OneFile<'a> {
-    output: &'a Path,
-    force: bool,
-}
+/// The one segment of one scope.
+struct OneFile(Option<NewFile>);
 
-impl Outlet for OneFile<'_> {
+impl Outlet for OneFile {
     type Sink = NewFile;
 
-    fn open(&mut self, _: &Region) -> Result<NewFile> {
-        NewFile::create(self.output, SEGMENT_MODE, self.force)
+    fn open(&mut self, region: &Region) -> Result<NewFile> {
+        self.0.take().ok_or_else(|| {
+            Error::new(Code::WriterFailed, format!("one scope has two homes, and the second is {region}"))
+        })
     }
 }
 

@@ -60,8 +60,12 @@ fn text(result: &WhyJson) -> String {
 }
 
 fn line(indent: &str, obstacle: &Obstacle) -> String {
-    let rule = obstacle.rule.as_deref().map(|rule| format!("\n{indent}  rule: {rule}")).unwrap_or_default();
-    let advice =
-        obstacle.advice.as_deref().map(|advice| format!("\n{indent}  do:   {advice}")).unwrap_or_default();
-    format!("{indent}in the way: {} [{}]{rule}{advice}", obstacle.what, obstacle.code)
+    let mut text = format!("{indent}in the way: {} [{}]", obstacle.what, obstacle.code);
+    let details = [("where:", &obstacle.place), ("rule:", &obstacle.rule), ("do:", &obstacle.advice)];
+    for (label, detail) in details {
+        if let Some(detail) = detail {
+            text.push_str(&format!("\n{indent}  {label:<7}{detail}"));
+        }
+    }
+    text
 }

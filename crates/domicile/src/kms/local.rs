@@ -210,6 +210,11 @@ impl Kms for LocalKms {
             verifying_key: VerifyingKey::Ed25519(*self.read_signing()?.verifying_key().as_bytes()),
         })
     }
+
+    /// Whether the root-key file is there and is ours alone; nothing is read of it.
+    fn ready(&self) -> Result<()> {
+        open_private(&self.root).map(|_| ())
+    }
 }
 
 struct Root {
@@ -275,20 +280,20 @@ fn create_private(path: &Path, contents: &[u8]) -> Result<()> {
     })
 }
 
-/// Reads a key file that belongs to this user or root, that nobody else can read, and that is no link.
+/// Reads a key file.
 fn read_private(path: &Path) -> Result<Zeroizing<String>> {
-    let place = || path.display().to_string();
-    let unavailable = |source: io::Error| {
-        let advice = match source.kind() {
-            io::ErrorKind::NotFound => "bring the file here only if this host may open records of its region",
-            _ => "run as the user that owns the file; symbolic links are refused",
-        };
-        Error::new(Code::KmsUnavailable, "a key file cannot be read")
-            .at(place())
-            .advise(advice)
-            .because(source)
+    let file = open_private(path)?;
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
+    file.take(FILE_BYTES_MAX as u64).read_to_string(&mut text).map_err(|source| unavailable(path, source))?;
+    Ok(text)
+}
+
+/// Opens a key file that belongs to this user or root, that nobody else can read, and that is no link.
+fn open_private(path: &Path) -> Result<File> {
+    let unavailable = |source| unavailable(path, source);
+    let exposed = |what: &str, advice: &str| {
+        Error::new(Code::KmsExposed, what).at(path.display().to_string()).advise(advice)
     };
-    let exposed = |what: &str, advice: &str| Error::new(Code::KmsExposed, what).at(place()).advise(advice);
 
     // Not blocking: a pipe in the file's place is refused below, and not waited for.
     use rustix::fs::OFlags;
@@ -312,9 +317,18 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>> {
             "chown it to the user that runs Domicile",
         ));
     }
-    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
-    file.take(FILE_BYTES_MAX as u64).read_to_string(&mut text).map_err(unavailable)?;
-    Ok(text)
+    Ok(file)
+}
+
+fn unavailable(path: &Path, source: io::Error) -> Error {
+    let advice = match source.kind() {
+        io::ErrorKind::NotFound => "bring the file here only if this host may open records of its region",
+        _ => "run as the user that owns the file; symbolic links are refused",
+    };
+    Error::new(Code::KmsUnavailable, "a key file cannot be read")
+        .at(path.display().to_string())
+        .advise(advice)
+        .because(source)
 }
 
 #[cfg(test)]
@@ -342,6 +356,7 @@ mod tests {
         for mode in [0o640, 0o604, 0o601, 0o666] {
             fs::set_permissions(&kms.root, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(kms.describe().await.unwrap_err().code(), Code::KmsExposed, "{mode:o}");
+            assert_eq!(kms.ready().unwrap_err().code(), Code::KmsExposed, "{mode:o}");
         }
         fs::set_permissions(&kms.root, fs::Permissions::from_mode(0o400)).unwrap();
         kms.describe().await.unwrap();

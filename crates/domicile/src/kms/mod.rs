@@ -54,6 +54,14 @@ pub trait Kms: Send + Sync + fmt::Debug {
     /// # Errors
     /// The service is out of reach or says no.
     async fn describe(&self) -> Result<KmsDescription>;
+
+    /// Whether a wrap could be opened here, as far as this host can tell without asking the service.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Which keys a key service holds.
