@@ -5,9 +5,9 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The program, built for these tests if it is not.
-pub fn program() -> Command {
+pub fn path() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    let path = PROGRAM.get_or_init(|| {
+    PROGRAM.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = Command::new(cargo)
             .args(["build", "--quiet", "--package", "domicile-cli"])
@@ -17,8 +17,13 @@ pub fn program() -> Command {
         assert!(built.success(), "cargo build --package domicile-cli failed");
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or(repository().join("target"), PathBuf::from);
         target.join("debug/domicile")
-    });
-    let mut command = Command::new(path);
+    })
+}
+
+/// Runs the program, with nothing of the environment that changes what it does.
+#[must_use]
+pub fn program() -> Command {
+    let mut command = Command::new(path());
     command.env_remove("DOMICILE_CONFIG").env("RUST_BACKTRACE", "0");
     command
 }

@@ -2,7 +2,12 @@
 //! Wycheproof's AES-GCM, ChaCha20-Poly1305, HKDF-SHA-512 and HMAC-SHA-256, and C2SP's XAES-256-GCM. Each test
 //! counts what it ran, so that a file that cannot be read does not pass for one that holds.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
 
 use domicile::danger;
 use domicile::engine::{Engine, Suite, Unverified};

@@ -257,15 +257,14 @@ async fn lanes_moved_between_scopes_and_periods_are_noticed() {
         check(&home, &format!("lane {lane} said to be of {period}"), &moved).await;
     }
     let suite = domicile::engine::Suite::ChaCha20Poly1305;
-    let changes: [(&str, fn(&mut LaneOpen)); 4] = [
-        ("event times", |opening| opening.descriptor.contents.event_times = true),
-        ("one long record", |opening| opening.descriptor.contents.long_record = true),
-        ("another source", |opening| opening.descriptor.source = 9),
-        ("a context", |opening| opening.descriptor.context = vec![("a".into(), "b".into())]),
-    ];
-    for (what, change) in changes {
-        check(&home, what, &a.with_opening(1, change)).await;
-    }
+    let times = a.with_opening(1, |opening| opening.descriptor.contents.event_times = true);
+    check(&home, "event times", &times).await;
+    let long = a.with_opening(1, |opening| opening.descriptor.contents.long_record = true);
+    check(&home, "one long record", &long).await;
+    check(&home, "another source", &a.with_opening(1, |opening| opening.descriptor.source = 9)).await;
+    let context = vec![("a".to_owned(), "b".to_owned())];
+    let with_context = a.with_opening(1, |opening| opening.descriptor.context = context.clone());
+    check(&home, "a context", &with_context).await;
     check(&home, "another suite", &a.with_opening(1, |opening| opening.descriptor.suite = suite)).await;
     // A leaf of the same key beside the right one, and the segment leaf in the place of the tenant's.
     check(&home, "another leaf", &a.with_opening(1, |opening| opening.wrapped.tenant.leaf.0 ^= 1)).await;

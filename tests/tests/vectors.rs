@@ -20,7 +20,7 @@ use std::sync::Arc;
 use domicile::danger::{self, SeededRandom};
 use domicile::engine::{Engine, Suite};
 use domicile::kms::Kms;
-use domicile::store::SqliteStore;
+use domicile::store::{KeyStore, SqliteStore};
 use domicile::{Domicile, FixedClock, KnownRegion};
 use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, SegmentHeader};
 use domicile_record::{SegmentWriter, Stamp, WriterOptions};
@@ -73,7 +73,7 @@ async fn make(directory: &Path) -> Value {
         std::fs::write(path(&name), &bytes).unwrap();
         segments.push(json!({ "name": name, "suite": suite.as_str(), "segment": hex(&bytes) }));
     }
-    store.close().await;
+    KeyStore::close(&*store).await;
     json!({
         "about": "A place made from a seed: see tests/tests/vectors.rs. All octets in hexadecimal.",
         "configuration": configuration,

@@ -112,7 +112,8 @@ pub(crate) struct HomeChoose {
         value_parser = parsed::<Region>
     )]
     pub(crate) region: Option<Region>,
-    /// Many at once, all or none: CSV of tenant,record_type,region (`-` is standard input)
+    /// Many at once, all or none: CSV of tenant,record_type,region, with a header line or without; with one,
+    /// in any order and beside other columns (`-` is standard input)
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<OsString>,
 }
@@ -155,7 +156,7 @@ pub(crate) struct Seal {
     #[arg(long, value_name = "FIELD")]
     pub(crate) time: Option<String>,
     /// What becomes of records that may not be sealed here
-    #[arg(long, value_enum, default_value_t, requires = "route")]
+    #[arg(long, value_enum, default_value_t, requires = "route", conflicts_with = "tenant")]
     pub(crate) elsewhere: Elsewhere,
     /// The cipher
     #[arg(long, value_enum, default_value_t)]

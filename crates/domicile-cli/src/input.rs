@@ -27,7 +27,9 @@ pub(crate) fn config(common: &Common, report: &Report) -> Result<Config> {
 
 /// Opens what the configuration describes.
 pub(crate) async fn domicile(common: &Common, report: &Report) -> Result<Domicile> {
-    Domicile::from_config(&config(common, report)?).await
+    let domicile = Domicile::from_config(&config(common, report)?).await?;
+    report.closes(&domicile);
+    Ok(domicile)
 }
 
 /// A file to read, or standard input.

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let common = &arguments.common;
-        match &arguments.command {
+        let outcome = match &arguments.command {
             Command::Init(init) => commands::init::run(init, &report).await,
             Command::Home(HomeCommand::Choose(choose)) => {
                 commands::home::choose(common, choose, &report).await
@@ -43,7 +43,9 @@ fn main() -> ExitCode {
             Command::Verify(verify) => commands::verify::run(common, verify, &report).await,
             Command::Completions(completions) => commands::manual::completions(completions),
             Command::Man(man) => commands::manual::man(man),
-        }
+        };
+        report.close().await;
+        outcome
     });
     report.end(outcome)
 }

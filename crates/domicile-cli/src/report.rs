@@ -1,11 +1,11 @@
 //! What the program says: results on standard output, words on standard error, and the exit code.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use domicile::{Class, Code, Error, Result};
+use domicile::{Class, Code, Domicile, Error, Result};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -16,7 +16,8 @@ pub(crate) struct Report {
     /// Whether somebody reads along.
     talkative: bool,
     worst: Cell<Option<Class>>,
-    config: std::cell::RefCell<Option<PathBuf>>,
+    config: RefCell<Option<PathBuf>>,
+    domicile: RefCell<Option<Domicile>>,
 }
 
 impl Report {
@@ -25,13 +26,27 @@ impl Report {
             json: common.json,
             talkative: common.verbose || (io::stderr().is_terminal() && !common.json),
             worst: Cell::new(None),
-            config: std::cell::RefCell::new(None),
+            config: RefCell::new(None),
+            domicile: RefCell::new(None),
         }
     }
 
     /// The configuration that was used: every refusal names it.
     pub(crate) fn uses_config(&self, path: PathBuf) {
         *self.config.borrow_mut() = Some(path);
+    }
+
+    /// What was opened, and must be closed before the program ends.
+    pub(crate) fn closes(&self, domicile: &Domicile) {
+        *self.domicile.borrow_mut() = Some(domicile.clone());
+    }
+
+    /// Closes what was opened.
+    pub(crate) async fn close(&self) {
+        let domicile = self.domicile.borrow_mut().take();
+        if let Some(domicile) = domicile {
+            domicile.close().await;
+        }
     }
 
     /// Says what was done, to whoever reads along.
@@ -182,7 +197,7 @@ fn causes(error: &Error) -> Option<String> {
     while let Some(cause) = next {
         let text = cause.to_string();
         // An error that several waited for is its own cause once more.
-        if !text.starts_with(error.what()) && causes.last() != Some(&text) {
+        if !text.starts_with(error.what()) && !causes.iter().any(|known: &String| known.contains(&text)) {
             causes.push(text);
         }
         next = cause.source();

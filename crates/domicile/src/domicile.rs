@@ -234,6 +234,15 @@ impl Domicile {
             .advise("build with the feature `sqlite`, or bring a store with Domicile::builder"))
     }
 
+    /// Closes the stores: what is asked of them later fails. A process that ends without it leaves files beside
+    /// an SQLite store, which the next one takes up.
+    pub async fn close(&self) {
+        for known in self.inner.regions.values() {
+            known.store.close().await;
+        }
+        self.inner.homes.close().await;
+    }
+
     /// Puts a Domicile together from parts.
     #[must_use]
     pub fn builder(here: Region, homes: Arc<dyn HomeRegistry>) -> Builder {

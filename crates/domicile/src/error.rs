@@ -134,7 +134,7 @@ codes! {
     /// A segment lies under another region than the home of its scope.
     HomeMismatch = "home/mismatch", Refused;
     /// A purpose that needs a reference came without one.
-    PurposeReference = "purpose/reference", Usage;
+    PurposeReference = "purpose/reference", Refused;
 
     /// The key service is out of reach, or its root key is missing or unreadable.
     KmsUnavailable = "kms/unavailable", KeyService;

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::files;
 use crate::kms::{Kms, LocalKms};
 use crate::region::{Place, Region};
-use crate::store::SqliteStore;
+use crate::store::{KeyStore, SqliteStore};
 
 const STORE: &str = "domicile.db";
 const KEYS: &str = "keys";
@@ -99,7 +99,7 @@ async fn make(
         );
     }
     let store = directory.join(STORE);
-    SqliteStore::create(&store).await?.close().await;
+    KeyStore::close(&SqliteStore::create(&store).await?).await;
     made.0.extend(["", "-wal", "-shm"].map(|suffix| directory.join(format!("{STORE}{suffix}"))));
 
     let mut write = || {

@@ -61,37 +61,45 @@ pub(crate) async fn choose(common: &Common, choose: &HomeChoose, report: &Report
     print_line(&format!("{} chosen, {unchanged} unchanged", counted(chosen.made.len() as u64, "home")))
 }
 
-/// Reads CSV of tenant,record_type,region, its header line first.
+/// Reads CSV of tenant,record_type,region. A header line that names these three may stand before it, and then the
+/// columns in any order and beside others.
 fn read_choices(from: &std::ffi::OsStr) -> Result<Vec<HomeChoice>> {
     let input = Input::all(&[from.to_owned()], None)?;
     let [input] = input.as_slice() else {
         return Err(Error::new(Code::ArgumentInvalid, "--from takes one file"));
     };
     let name = input.name();
-    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input.open()?);
-    let unreadable = |source: csv::Error| {
-        let line = source.position().map_or(0, csv::Position::line);
-        Error::new(Code::ArgumentInvalid, "this is not CSV of tenant,record_type,region")
-            .at(format!("{name}, line {line}"))
-            .because(source)
+    let mut rows =
+        csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).from_reader(input.open()?);
+    let place = |line: Option<u64>| match line {
+        Some(line) => format!("{name}, line {line}"),
+        None => name.clone(),
     };
-    let header = rows.headers().map_err(unreadable)?;
-    if header.iter().ne(["tenant", "record_type", "region"]) {
-        return Err(Error::new(Code::ArgumentInvalid, "the first line does not name the columns")
-            .at(format!("{name}, line 1"))
-            .rule("the first line is tenant,record_type,region"));
-    }
-    let mut choices = Vec::new();
-    for row in rows.records() {
-        let row = row.map_err(unreadable)?;
-        let line = row.position().map_or(0, csv::Position::line);
-        let field = |index: usize| row.get(index).unwrap_or_default();
+    let (mut columns, mut choices) = ([0, 1, 2], Vec::new());
+    for (index, row) in rows.records().enumerate() {
+        let row = row.map_err(|source| {
+            let line = source.position().map(csv::Position::line);
+            Error::new(Code::ArgumentInvalid, "this is not CSV of tenant,record_type,region")
+                .at(place(line))
+                .because(source)
+        })?;
+        if let (0, Some(named)) = (index, named_columns(&row)) {
+            columns = named;
+            continue;
+        }
         let choice = || -> Result<HomeChoice> {
-            Ok(HomeChoice { tenant: field(0).parse()?, types: field(1).parse()?, region: field(2).parse()? })
+            let [tenant, types, region] = columns.map(|column| row.get(column).unwrap_or_default());
+            Ok(HomeChoice { tenant: tenant.parse()?, types: types.parse()?, region: region.parse()? })
         };
-        choices.push(choice().map_err(|error| error.at(format!("{name}, line {line}")))?);
+        choices.push(choice().map_err(|error| error.at(place(row.position().map(csv::Position::line))))?);
     }
     Ok(choices)
+}
+
+/// Where the three columns are, if this row names them.
+fn named_columns(row: &csv::StringRecord) -> Option<[usize; 3]> {
+    let column = |names: &[&str]| row.iter().position(|cell| names.contains(&cell));
+    Some([column(&["tenant"])?, column(&["record_type", "type"])?, column(&["region"])?])
 }
 
 #[derive(Serialize)]

@@ -415,21 +415,23 @@ impl<O: Outlet> Intake<O> {
         let more = skipped.len().saturating_sub(NAMED_MAX);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let records: u64 = skipped.iter().map(|left_out| left_out.records).sum();
-        let code = if skipped.iter().any(|left_out| left_out.code == Code::HomeRefused) {
-            Code::HomeRefused
-        } else {
-            skipped.first().map_or(Code::HomeNone, |left_out| left_out.code)
+        // Whoever must be asked elsewhere is told so first; a home that nobody chose can be chosen here.
+        let of_another_place = skipped.iter().find(|left_out| left_out.code != Code::HomeNone);
+        let advice = match of_another_place {
+            Some(_) => "seal them on a host of their jurisdiction, or leave them out with --elsewhere skip",
+            None => "choose their homes with `domicile home choose`, or leave them out with --elsewhere skip",
         };
+        let noun = if records == 1 { "record" } else { "records" };
         Error::new(
-            code,
+            of_another_place.map_or(Code::HomeNone, |left_out| left_out.code),
             format!(
-                "{records} records may not be sealed in {}: {}{more}",
+                "{records} {noun} may not be sealed in {}: {}{more}",
                 self.domicile.here(),
                 named.join("; ")
             ),
         )
         .rule("records are sealed where their home may be processed; nothing was written")
-        .advise("seal them on a host of their jurisdiction, or leave them out with --elsewhere skip")
+        .advise(advice)
     }
 }
 

@@ -230,9 +230,15 @@ struct Survey {
 impl Survey {
     /// Whether anything is not as it should be, so that it is worth not believing the footer.
     fn is_suspicious(&self) -> bool {
-        let corrupt = |lane: &SegmentLane| lane.obstacle().is_some_and(Error::is_corruption);
+        let corrupt = |lane: &SegmentLane| lane.obstacle().is_some_and(is_of_the_segment);
         self.state.is_corrupt() || self.lanes.iter().any(corrupt)
     }
+}
+
+/// Whether something is corrupt, and it may be the segment: a damaged root key or a forged home is not cured by
+/// another look at the file.
+fn is_of_the_segment(error: &Error) -> bool {
+    error.is_corruption() && !matches!(error.code(), Code::KmsUnverified | Code::HomeForged)
 }
 
 /// The segment leaves of a segment: one, unless somebody mixed two.
@@ -247,7 +253,7 @@ impl Opening<'_> {
         }
         let survey = match self.survey(&file).await {
             Ok(survey) if file.walked().is_some() || !survey.is_suspicious() => survey,
-            Err(error) if file.walked().is_some() || !error.is_corruption() => return Err(error),
+            Err(error) if file.walked().is_some() || !is_of_the_segment(&error) => return Err(error),
             _ => {
                 file.rewalk()?;
                 notes.push("the footer does not say what is; the blocks were walked instead".to_owned());
@@ -279,7 +285,7 @@ impl Opening<'_> {
                 let (state, directory) = state::of(file, &region);
                 (Some(region), state, directory)
             }
-            Err(error) if error.is_corruption() => (None, State::corrupt(&error), None),
+            Err(error) if is_of_the_segment(&error) => (None, State::corrupt(&error), None),
             Err(error) => return Err(error),
         };
         let mut lanes = Vec::new();

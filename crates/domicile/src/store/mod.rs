@@ -237,6 +237,9 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
     async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>>;
+
+    /// Lets go of connections. What is asked of a store that was closed may fail.
+    async fn close(&self) {}
 }
 
 /// What came of choosing homes.
@@ -289,6 +292,9 @@ pub trait HomeRegistry: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
     async fn pending(&self, region: &Region) -> Result<Vec<HomeChoice>>;
+
+    /// Lets go of connections. What is asked of a registry that was closed may fail.
+    async fn close(&self) {}
 }
 
 #[cfg(test)]

@@ -110,11 +110,6 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Closes all connections, and with the last one the files beside the store.
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
     fn connect(path: &Path) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -352,6 +347,11 @@ impl KeyStore for SqliteStore {
         }
         Ok(chains)
     }
+
+    /// Closes all connections, and with the last one the files beside the store.
+    async fn close(&self) {
+        self.pool.close().await;
+    }
 }
 
 #[async_trait]
@@ -476,6 +476,10 @@ impl HomeRegistry for SqliteStore {
         .iter()
         .map(|row| self.home_choice(row))
         .collect()
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
     }
 }
 
