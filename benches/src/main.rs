@@ -103,7 +103,8 @@ fn main() {
 /// A row of the results: the median of the rounds, and its ratio to the ideal of the same engine and
 /// direction, taken round by round.
 fn row(one: &Measured, all: &[Measured], suite: Suite, records: usize, total: usize) -> ResultRow {
-    let ideal = all.iter().find(|other| other.name == one.ideal && other.engine == one.engine);
+    let is_ideal = |other: &&Measured| Some(&other.name) == one.ideal.as_ref() && other.engine == one.engine;
+    let ideal = all.iter().find(is_ideal);
     let ratios = ideal.map(|ideal| {
         let mut ratios: Vec<_> =
             ideal.seconds.iter().zip(&one.seconds).map(|(ideal, ours)| ideal / ours).collect();

@@ -8,8 +8,8 @@ use domicile::engine::Engine;
 pub(crate) struct Case<'a> {
     pub(crate) name: String,
     pub(crate) engine: Option<Engine>,
-    /// The name of the case that this one is held against.
-    pub(crate) ideal: String,
+    /// The name of the case that this one is held against, if it is held against any.
+    pub(crate) ideal: Option<String>,
     /// Octets of records that went in or came out; a wrong sum fails the run.
     pub(crate) expected: u64,
     /// Runs once; returns the octets of records that it saw and those that it produced.
@@ -20,7 +20,7 @@ pub(crate) struct Case<'a> {
 pub(crate) struct Measured {
     pub(crate) name: String,
     pub(crate) engine: Option<Engine>,
-    pub(crate) ideal: String,
+    pub(crate) ideal: Option<String>,
     /// Seconds of each round.
     pub(crate) seconds: Vec<f64>,
     pub(crate) output_bytes: u64,

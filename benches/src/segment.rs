@@ -65,7 +65,7 @@ pub(crate) fn write<'a>(
     Case {
         name: "segment/write/300B".to_owned(),
         engine: Some(place.engine),
-        ideal: "ideal/write/300B".to_owned(),
+        ideal: Some("ideal/write/300B".to_owned()),
         expected: records.as_bytes().len() as u64,
         run: Box::new(move || {
             let (mut writer, lane) = runtime.block_on(place.writer(Counter::default(), suite));
@@ -95,7 +95,7 @@ pub(crate) fn read<'a>(
     Case {
         name: "segment/read/300B".to_owned(),
         engine: Some(place.engine),
-        ideal: "ideal/read/300B".to_owned(),
+        ideal: Some("ideal/read/300B".to_owned()),
         expected: records.as_bytes().len() as u64,
         run: Box::new(move || {
             let opening =

@@ -15,9 +15,14 @@ pub fn path() -> &'static Path {
             .status()
             .unwrap();
         assert!(built.success(), "cargo build --package domicile-cli failed");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(repository().join("target"), PathBuf::from);
-        target.join("debug/domicile")
+        target().join("debug/domicile")
     })
+}
+
+/// Where cargo builds.
+#[must_use]
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or(repository().join("target"), PathBuf::from)
 }
 
 /// Runs the program, with nothing of the environment that changes what it does.

@@ -9,7 +9,8 @@
 //! is said.
 //!
 //! What differs from run to run is written `[ID]` (a segment), `[KEY]`, `[TIME]`, `…` for anything on a line, and a line
-//! of `…` for any lines. What was said stands in `target/sessions/` after each run.
+//! of `…` for any lines. The month 2026-11 and the day 2026-11-25 stand for those of the run. What was said stands in
+//! `target/sessions/` after each run.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -17,7 +18,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use domicile_tests::program::{path, repository, samples};
+use domicile_tests::program::{path, repository, samples, succeed};
 use snapbox::{Assert, IntoData, Redactions};
 
 /// One command of a session.
@@ -62,6 +63,7 @@ fn steps(text: &str) -> Vec<Step> {
 fn pattern(said: &str) -> String {
     said.lines().fold(String::new(), |mut text, line| {
         let line = if line.trim() == "…" { "...".to_owned() } else { line.replace('…', "[..]") };
+        let line = line.replace("2026-11-25", "[DAY]").replace("2026-11", "[MONTH]");
         let _ = writeln!(text, "{line}");
         text
     })
@@ -73,7 +75,10 @@ fn redactions() -> Redactions {
     redactions.insert("[ID]", regex(r"(?<redacted>\b[0-9a-f]{64}\b)")).unwrap();
     redactions.insert("[KEY]", regex(r"(?<redacted>\b[0-9a-f]{32}\b)")).unwrap();
     redactions.insert("[TIME]", regex(r"(?<redacted>\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z)")).unwrap();
-    redactions.insert("[DAY]", regex(r"(?<redacted>/20\d\d-\d\d-\d\d/)")).unwrap();
+    let today = String::from_utf8(succeed(Command::new("date").args(["-u", "+%Y-%m-%d"]))).unwrap();
+    let (day, month) = (today.trim(), today.get(..7).unwrap());
+    redactions.insert("[DAY]", regex(&format!(r"(?<redacted>\b{day}\b)"))).unwrap();
+    redactions.insert("[MONTH]", regex(&format!(r"(?<redacted>\b{month}\b)"))).unwrap();
     redactions
 }
 
