@@ -51,3 +51,51 @@ pub fn succeed(command: &mut Command) -> Vec<u8> {
     assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
     stdout
 }
+
+/// Samples as real systems write them, which lie beside the repository, or where `DOMICILE_SHARED_SAMPLES` says.
+/// Their licences differ, so that they are no part of it: a test that does not find them says so.
+#[must_use]
+pub fn shared_samples() -> Option<PathBuf> {
+    let beside = || repository().join("../shared/samples");
+    let folder = std::env::var_os("DOMICILE_SHARED_SAMPLES").map_or_else(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("SKIPPED: there are no samples of real systems in {}", folder.display());
+    None
+}
+
+/// The sample files of the project, and those of real systems where they lie beside it.
+#[must_use]
+pub fn all_samples() -> Vec<PathBuf> {
+    let of_the_crate = |path: &PathBuf| {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        hidden || path.extension().is_some_and(|kind| ["md", "toml", "py"].iter().any(|other| kind == *other))
+    };
+    let mut files: Vec<_> = std::iter::once(samples())
+        .chain(shared_samples())
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file() && !of_the_crate(path))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Polls the most memory that a process had so far until it ends; returns that and its exit.
+///
+/// # Panics
+/// When it cannot be waited for.
+pub fn peak_memory(child: &mut std::process::Child) -> (u64, std::process::ExitStatus) {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak = kib.and_then(|kib| kib.parse::<u64>().ok()).map_or(peak, |kib| peak.max(kib * 1024));
+        if let Some(exit) = child.try_wait().unwrap() {
+            return (peak, exit);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}

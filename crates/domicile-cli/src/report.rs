@@ -187,7 +187,7 @@ pub(crate) fn print_line(line: &str) -> Result<()> {
 
 /// Standard output failed.
 pub(crate) fn output_failed(source: io::Error) -> Error {
-    Error::new(Code::OutputFailed, "the output could not be written").at("standard output").because(source)
+    Error::output_failed("the output could not be written", source).at("standard output")
 }
 
 /// The causes of an error, each once.

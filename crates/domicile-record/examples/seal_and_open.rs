@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     writer.finish().await?;
 
     // The guard, then the keys that were asked for, then bytes.
-    let segment = Segment::open(&domicile, "voice.dseg", Purpose::Billing, &[acme.clone()]).await?;
+    let segment = Segment::open(&domicile, "voice.dseg", Purpose::Billing, &acme).await?;
     for block in segment.blocks() {
         for record in &block? {
             println!("{}", String::from_utf8_lossy(record));
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The same keys and stores, and a configuration that says `here = "us-east-1"`.
     let elsewhere = Domicile::open("in-the-us.toml").await?;
-    if let Err(refused) = Segment::open(&elsewhere, "voice.dseg", Purpose::Billing, &[acme]).await {
+    if let Err(refused) = Segment::open(&elsewhere, "voice.dseg", Purpose::Billing, &acme).await {
         println!("{}: {refused}", refused.code());
     }
     Ok(())

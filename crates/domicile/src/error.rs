@@ -1,6 +1,7 @@
 //! One error type: what happened, where, what to do, and a code that never changes its meaning.
 
 use std::fmt;
+use std::io;
 
 /// What every fallible function of Domicile returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -242,6 +243,17 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Something that could not be written, with advice by its cause.
+    #[must_use]
+    pub fn output_failed(what: impl Into<String>, source: io::Error) -> Self {
+        let advice = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some room on the disk",
+            io::ErrorKind::NotFound => "make the directory first",
+            _ => "see that it can be written there",
+        };
+        Self::new(Code::OutputFailed, what).advise(advice).because(source)
     }
 
     /// The same error once more, for several that wait for one answer; without its cause.

@@ -166,15 +166,7 @@ fn exists(target: &Path) -> Error {
 }
 
 fn output_failed(target: &Path, source: io::Error) -> Error {
-    let advice = match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some room on the disk",
-        io::ErrorKind::NotFound => "make the directory first",
-        _ => "see that the output can be written",
-    };
-    Error::new(Code::OutputFailed, "the output could not be written")
-        .at(target.display().to_string())
-        .advise(advice)
-        .because(source)
+    Error::output_failed("the output could not be written", source).at(target.display().to_string())
 }
 
 #[cfg(test)]

@@ -66,9 +66,7 @@ async fn make(
 ) -> Result<()> {
     let failed = |path: &Path| {
         let place = path.display().to_string();
-        move |source: io::Error| {
-            Error::new(Code::OutputFailed, "this could not be made").at(place).because(source)
-        }
+        move |source: io::Error| Error::output_failed("this could not be made", source).at(place)
     };
     let keys = directory.join(KEYS);
     for (path, mode) in [(directory, 0o755), (&keys, 0o700)] {

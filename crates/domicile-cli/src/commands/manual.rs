@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 use clap::CommandFactory;
-use domicile::{Code, Error, Result};
+use domicile::{Error, Result};
 
 use crate::arguments::{Arguments, Completions, Man};
 use crate::report::output_failed;
@@ -22,8 +22,7 @@ pub(crate) fn man(arguments: &Man) -> Result<()> {
         clap_mangen::generate_to(Arguments::command(), directory)
     };
     write().map_err(|source| {
-        Error::new(Code::OutputFailed, "the manual pages could not be written")
+        Error::output_failed("the manual pages could not be written", source)
             .at(directory.display().to_string())
-            .because(source)
     })
 }

@@ -54,9 +54,7 @@ pub(crate) async fn run(common: &Common, open: &Open, report: &Report) -> Result
             let mut output = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, file);
             let files = opening.all(&inputs, &mut output).await.map_err(at_path)?;
             let file = output.into_inner().map_err(|error| {
-                let error = Error::new(Code::OutputFailed, "the output could not be written")
-                    .because(error.into_error());
-                at_path(error)
+                at_path(Error::output_failed("the output could not be written", error.into_error()))
             })?;
             publish(file, path, files, report)
         }

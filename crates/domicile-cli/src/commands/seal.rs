@@ -282,15 +282,12 @@ fn place_of(directory: &Path, summary: &SegmentSummary) -> Result<PathBuf> {
     let day = day.get(..10).unwrap_or(&day);
     let parent = directory.join(summary.place.region.as_str()).join(day);
     fs::create_dir_all(&parent).map_err(|source| {
-        Error::new(Code::OutputFailed, "a directory could not be made")
-            .at(parent.display().to_string())
-            .because(source)
+        Error::output_failed("a directory could not be made", source).at(parent.display().to_string())
     })?;
     for made in [directory, &directory.join(summary.place.region.as_str()), &parent] {
         domicile::files::sync_directory(made).map_err(|source| {
-            Error::new(Code::OutputFailed, "a directory could not be made durable")
+            Error::output_failed("a directory could not be made durable", source)
                 .at(made.display().to_string())
-                .because(source)
         })?;
     }
     Ok(parent.join(format!("{}.dseg", summary.id)))
@@ -307,9 +304,8 @@ impl OutputDirectory {
             return Ok(Self { made: None });
         }
         fs::create_dir(path).map_err(|source| {
-            Error::new(Code::OutputFailed, "the output directory could not be made")
+            Error::output_failed("the output directory could not be made", source)
                 .at(path.display().to_string())
-                .because(source)
         })?;
         Ok(Self { made: Some(path.to_owned()) })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use domicile::{Code, Error, Result};
+use domicile::{Error, Result};
 
 use super::lane::{LaneCursor, ReadableLane};
 use super::merge::Merge;
@@ -196,8 +196,7 @@ impl Out<'_> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.restored.bytes += bytes.len() as u64;
-        self.output.write_all(bytes).map_err(|source| {
-            Error::new(Code::OutputFailed, "the output could not be written").because(source)
-        })
+        let written = self.output.write_all(bytes);
+        written.map_err(|source| Error::output_failed("the output could not be written", source))
     }
 }

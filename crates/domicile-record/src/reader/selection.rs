@@ -106,6 +106,12 @@ impl Selection {
     }
 }
 
+impl From<&Scope> for Selection {
+    fn from(scope: &Scope) -> Self {
+        Self::scopes(std::slice::from_ref(scope))
+    }
+}
+
 impl From<&[Scope]> for Selection {
     fn from(scopes: &[Scope]) -> Self {
         Self::scopes(scopes)

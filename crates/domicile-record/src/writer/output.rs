@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use domicile::engine::TAG_BYTES;
-use domicile::{Code, Error, Result};
+use domicile::{Error, Result};
 
 use crate::format::{BlockHeader, SegmentHeader};
 use crate::running_hash::RunningHash;
@@ -112,9 +112,10 @@ impl<S: Sink> Output<S> {
 
     /// Makes durable what was written; returns the ordinal below which everything is.
     pub(super) fn sync(&mut self) -> Result<u64> {
-        self.sink.flush().and_then(|()| self.sink.sync()).map_err(|source| {
-            Error::new(Code::OutputFailed, "the segment could not be made durable").because(source)
-        })?;
+        self.sink
+            .flush()
+            .and_then(|()| self.sink.sync())
+            .map_err(|source| Error::output_failed("the segment could not be made durable", source))?;
         self.durable = self.ordinal;
         Ok(self.durable)
     }
@@ -132,14 +133,7 @@ impl<S: Sink> Output<S> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.sink.write_all(bytes).map_err(|source| {
-            let advice = match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some room on the disk",
-                _ => "see that the output can be written",
-            };
-            Error::new(Code::OutputFailed, "the segment could not be written")
-                .at(format!("byte {}", self.at))
-                .advise(advice)
-                .because(source)
+            Error::output_failed("the segment could not be written", source).at(format!("byte {}", self.at))
         })?;
         self.at += bytes.len() as u64;
         Ok(())

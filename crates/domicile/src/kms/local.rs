@@ -52,7 +52,8 @@ impl LocalKms {
         Self { region, root, signing, randomness: Arc::new(OsRandom) }
     }
 
-    /// Makes both files, mode 0600, durable before this returns. Existing files are left alone.
+    /// Makes both files, mode 0600, durable before this returns. Existing files are left alone, and if one cannot
+    /// be made, neither is.
     ///
     /// # Errors
     /// [`ConfigExists`](Code::ConfigExists) when either file exists;
@@ -85,7 +86,10 @@ impl LocalKms {
             hex::encode(public.as_bytes()),
         ));
         create_private(&root, root_file.as_bytes())?;
-        create_private(&signing, signing_file.as_bytes())?;
+        create_private(&signing, signing_file.as_bytes()).inspect_err(|_| {
+            // This call made it, and nothing knows it yet.
+            let _ = fs::remove_file(&root);
+        })?;
         Ok(Self { region, root, signing, randomness })
     }
 
@@ -266,15 +270,20 @@ fn key_file(text: std::fmt::Arguments<'_>) -> Zeroizing<String> {
 fn create_private(path: &Path, contents: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        files::sync_directory(path)
+        let written = file.write_all(contents).and_then(|()| file.sync_all());
+        written.and_then(|()| files::sync_directory(path)).inspect_err(|_| {
+            // Nothing was sealed under half a key; what was made is taken back.
+            let _ = fs::remove_file(path);
+        })
     };
     write().map_err(|source| {
         let error = match source.kind() {
             io::ErrorKind::AlreadyExists => Error::new(Code::ConfigExists, "this key file exists already")
                 .advise("keep it: what it sealed opens with nothing else"),
-            _ => Error::new(Code::OutputFailed, "a key file could not be written"),
+            _ => {
+                return Error::output_failed("a key file could not be written", source)
+                    .at(path.display().to_string());
+            }
         };
         error.at(path.display().to_string()).because(source)
     })
@@ -410,5 +419,10 @@ mod tests {
         let (_dir, kms) = kms();
         let again = LocalKms::create(kms.region.clone(), kms.root.clone(), kms.signing.clone());
         assert_eq!(again.unwrap_err().code(), Code::ConfigExists);
+        // Both or none: where the second exists, the first is taken back.
+        let other = kms.root.with_extension("other");
+        let half = LocalKms::create(kms.region.clone(), other.clone(), kms.signing.clone());
+        assert_eq!(half.unwrap_err().code(), Code::ConfigExists);
+        assert!(!other.exists() && kms.signing.exists());
     }
 }

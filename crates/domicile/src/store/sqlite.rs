@@ -34,7 +34,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Makes a new store, mode 0600.
+    /// Makes a new store, mode 0600; if it cannot be made, nothing is left of it.
     ///
     /// # Errors
     /// [`ConfigExists`](Code::ConfigExists) when the file exists;
@@ -53,13 +53,28 @@ impl SqliteStore {
             },
         )?;
         let store = Self::connect(path);
+        let made = store.fill().await;
+        if made.is_err() {
+            // Half a store is none, and this call made it.
+            store.pool.close().await;
+            for suffix in ["", "-wal", "-shm"] {
+                let mut file = path.as_os_str().to_owned();
+                file.push(suffix);
+                let _ = std::fs::remove_file(file);
+            }
+        }
+        made.map(|()| store)
+    }
+
+    /// Writes the schema into an empty file.
+    async fn fill(&self) -> Result<()> {
         let mut incarnation = [0; 16];
         OsRandom.fill(&mut incarnation)?;
-        let mut transaction = store.pool.begin().await.map_err(|source| store.unavailable(source))?;
+        let mut transaction = self.pool.begin().await.map_err(|source| self.unavailable(source))?;
         transaction
             .execute(sqlx::raw_sql(include_str!("schema.sql")))
             .await
-            .map_err(|source| store.unavailable(source))?;
+            .map_err(|source| self.unavailable(source))?;
         sqlx::query("INSERT INTO meta VALUES (?, ?, ?, ?)")
             .bind(SCHEMA)
             .bind(SCHEMA)
@@ -67,14 +82,13 @@ impl SqliteStore {
             .bind(&incarnation[..])
             .execute(&mut *transaction)
             .await
-            .map_err(|source| store.unavailable(source))?;
-        transaction.commit().await.map_err(|source| store.unavailable(source))?;
-        files::sync_directory(path).map_err(|source| {
+            .map_err(|source| self.unavailable(source))?;
+        transaction.commit().await.map_err(|source| self.unavailable(source))?;
+        files::sync_directory(&self.path).map_err(|source| {
             Error::new(Code::StoreUnavailable, "the key store could not be made durable")
-                .at(path.display().to_string())
+                .at(self.path.display().to_string())
                 .because(source)
-        })?;
-        Ok(store)
+        })
     }
 
     /// Opens a store that exists.
