@@ -175,9 +175,11 @@ class Row(namedtuple("Row", "kind region tenant record_type period version gener
 
     def check_commitment(self, label, key):
         # KEY-9
-        expected = sha256(parts(octets("domicile/v1/commitment/" + label), *self.scope(), be(4, self.version), be(8, self.generation), key))
+        name = b"" if self.generation == 1 else self.name
+        expected = sha256(parts(octets("domicile/v1/commitment/" + label), *self.scope(), be(4, self.version), be(8, self.generation),
+                                be(1, self.state), name, key))
         need(same(expected, self.commitment), f"the commitment of the {label} {self.name.hex()} is another")
-        if self.generation == 1:  # of a later generation the name cannot be verified
+        if self.generation == 1:
             need(self.name == self.commitment[:16], f"the name of the {label} is not the first of its commitment")
 
 class Place:
@@ -213,8 +215,8 @@ class Place:
                             if row.kind == 1 and (row.tenant, row.record_type) == ("_region", "segment")}
         # KEY-16 to KEY-18
         self.homes = {(t, r): region for t, r, region in database.execute("SELECT tenant, record_type, region FROM homes")}
-        self.statements = {row[0]: row[1:] for row in database.execute("SELECT id, region, body, signature FROM home_statements")}
-        self.home_signed = {(t, r): s for t, r, s in database.execute("SELECT tenant, record_type, statement FROM home_signed")}
+        self.statements = {row[0]: row[1:] for row in database.execute("SELECT id, body, signature FROM home_statements")}
+        self.home_signed = {(t, r, own): s for t, r, own, s in database.execute("SELECT tenant, record_type, own, statement FROM home_signed")}
         self.chains = database.execute("SELECT chain, region, jurisdiction, begun, actor, signature FROM audit_chains ORDER BY chain").fetchall()
         self.events = {}
         for chain, *event in database.execute("SELECT chain, number, body, digest FROM audit_events ORDER BY chain, number"):
@@ -308,36 +310,43 @@ class Place:
 
     def parse_statement(self, number):
         # KEY-16
-        region_name, body, signature = self.statements[number]
+        body, signature = self.statements[number]
         what = f"home statement {number}"
         fields = Cursor(body, what)
         need(fields.text() == "domicile/v1/home", f"{what}: label")
-        named, jurisdiction = fields.text(), fields.text()
+        named, jurisdiction, signer = fields.text(), fields.text(), fields.text()
         fields.signed(8)
         count = fields.number(4)
         need(count <= 256, f"{what}: more than 256 choices")
         choices = [(fields.text(), fields.text()) for _ in range(count)]
         fields.end()
         # KEY-17
-        region = self.region(region_name, what)
-        need((named, jurisdiction) == (region.name, region.jurisdiction), f"{what}: another region or jurisdiction")
-        verify_signature(region.public, body, signature, what)
-        return region.name, choices
+        region = self.region(named, what)
+        need(jurisdiction == region.jurisdiction, f"{what}: another jurisdiction")
+        verify_signature(self.region(signer, what).public, body, signature, what)
+        return region.name, signer, choices
 
     def check_home(self, tenant, record_type, region):
         # SEG-13, KEY-17
         scope = next((s for s in ((tenant, record_type), (tenant, "all")) if s in self.homes), None)
         need(scope, f"{tenant} {record_type} has no home")
         need(self.homes[scope] == region.name, f"{tenant} {record_type} is at home in {self.homes[scope]}, not in {region.name}")
-        need(self.home_signed.get(scope) in self.statements, f"the home of {tenant} {record_type} is not signed")
-        named, choices = self.parse_statement(self.home_signed[scope])
-        need(named == region.name and scope in choices, f"the home statement does not name {tenant} {record_type} in {region.name}")
+        need(self.home_signed.get((*scope, 1)) in self.statements, f"the home of {tenant} {record_type} has not signed")
+        self.check_signed(*scope, 1, region)
+
+    def check_signed(self, tenant, record_type, own, region):
+        # KEY-17
+        what = f"the home statement of {tenant} {record_type}"
+        named, signer, choices = self.parse_statement(self.home_signed[tenant, record_type, own])
+        need(named == region.name and (tenant, record_type) in choices, f"{what} does not name it in {region.name}")
+        need(own == (signer == region.name), f"{what} was signed by {signer}")
 
     def check_store(self):
         for number in self.statements:
             self.parse_statement(number)
-        for scope, number in self.home_signed.items():
-            self.check_home(*scope, self.region(self.homes.get(scope), "home"))
+        for tenant, record_type, own in self.home_signed:
+            home = self.homes.get((tenant, record_type))
+            self.check_signed(tenant, record_type, own, self.region(home, "home"))
         self.check_audit()
 
     def check_audit(self):

@@ -1,16 +1,24 @@
 //! Places: what may be done where, and that no key service is asked where it may not.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domicile::context::EncryptionContext;
+use domicile::home::{HomeChoice, HomeState};
 use domicile::kms::{Kms, KmsDescription, LocalKms};
 use domicile::secret::Secret;
 use domicile::store::MemoryStore;
-use domicile::{Action, Code, Domicile, KnownRegion, Place, Purpose, RecordType, Region, Result};
+use domicile::{
+    Action, ChoiceReport, Code, Domicile, KnownRegion, Place, Purpose, RecordType, Region, Result, Scope,
+};
 use domicile_record::format::Contents;
 use domicile_record::{Segment, SegmentWriter, Selection, Stamp, WriterOptions, verify, why};
 use domicile_tests::{descriptor, place, region, scope};
@@ -233,4 +241,66 @@ async fn key_services_are_called_for_branch_keys_and_never_for_scopes_or_records
         assert!(unwrapped <= 3, "{unwrapped} calls for {scopes} scopes");
     }
     assert!(calls.iter().all(|signed| *signed <= 2), "choosing a home signs it, and may begin the chain");
+}
+
+#[tokio::test]
+async fn a_pending_home_signs_where_the_guard_lets_it_and_nowhere_else() {
+    let world = World::new();
+    let without_us = |region: &Region| (region.as_str() != "us-east-1").then(|| region.clone());
+    let asking = world.host("eu-central-1", without_us).await;
+    let report = asking.choose_home(&scope("acme"), "us-east-1").await.unwrap();
+    assert_eq!((report.made.len(), report.pending.len()), (1, 1));
+    assert_eq!(asking.home(&scope("acme")).await.unwrap().state(), HomeState::Pending);
+    assert_eq!(asking.permit(&scope("acme"), Action::Seal).await.unwrap_err().code(), Code::HomeRefused);
+    let other = asking.choose_home(&scope("acme"), "eu-west-1").await.unwrap_err();
+    assert_eq!(other.code(), Code::HomeChosen);
+
+    // A host that has the key and may not use it: looking, refusing and listing sign nothing.
+    let before = world.calls("us-east-1");
+    let elsewhere = world.honest_host("eu-west-1").await;
+    let refused = elsewhere.permit(&scope("acme"), Action::Seal).await.unwrap_err();
+    assert_eq!(refused.code(), Code::HomeRefused);
+    assert_eq!(elsewhere.home(&scope("acme")).await.unwrap().state(), HomeState::Pending);
+    let states = elsewhere.homes(None).await.unwrap();
+    assert_eq!(*states.first().unwrap().1.as_ref().unwrap(), HomeState::Pending);
+    assert_eq!(world.calls("us-east-1"), before);
+
+    // At home, the first permit has it sign.
+    let _permit = world.honest_host("us-east-1").await.permit(&scope("acme"), Action::Seal).await.unwrap();
+    assert_eq!(asking.home(&scope("acme")).await.unwrap().state(), HomeState::Signed);
+}
+
+#[tokio::test]
+async fn a_pending_home_has_no_keys_in_its_own_jurisdiction_either() {
+    let world = World::new();
+    let without_west = |region: &Region| (region.as_str() != "eu-west-1").then(|| region.clone());
+    let host = world.host("eu-central-1", without_west).await;
+    host.choose_home(&scope("acme"), "eu-west-1").await.unwrap();
+    assert_eq!(host.permit(&scope("acme"), Action::Seal).await.unwrap_err().code(), Code::HomePending);
+    // Choosing it again where the key is signs it.
+    let report = world.honest_host("us-east-1").await.choose_home(&scope("acme"), "eu-west-1").await.unwrap();
+    assert_eq!(report, ChoiceReport { made: vec![], pending: vec![] });
+    assert_eq!(host.home(&scope("acme")).await.unwrap().state(), HomeState::Signed);
+    assert_eq!(host.permit(&scope("acme"), Action::Seal).await.unwrap().home().region, region("eu-west-1"));
+}
+
+#[tokio::test]
+async fn a_list_of_homes_holds_together_in_its_own_order() {
+    let world = World::new();
+    let host = world.honest_host("eu-central-1").await;
+    let choice = |types: &str, name: &str| HomeChoice {
+        tenant: "acme".parse().unwrap(),
+        types: types.parse().unwrap(),
+        region: region(name),
+    };
+    let error =
+        host.choose_homes(&[choice("all", "eu-central-1"), choice("fax", "us-east-1")]).await.unwrap_err();
+    assert_eq!(error.code(), Code::HomeChosen);
+    assert!(host.homes(None).await.unwrap().is_empty());
+    let list = [choice("fax", "us-east-1"), choice("all", "eu-central-1"), choice("voice", "eu-central-1")];
+    let report = host.choose_homes(&list).await.unwrap();
+    assert_eq!(report.made, list[..2]);
+    let home = |record_type| Scope::new("acme", record_type).unwrap();
+    assert_eq!(host.home(&home(RecordType::FAX)).await.unwrap().place().region, region("us-east-1"));
+    assert_eq!(host.home(&home(RecordType::VOICE)).await.unwrap().place().region, region("eu-central-1"));
 }

@@ -107,8 +107,8 @@ const TIMES: [(&str, &str); 8] = [
     ("wireless.jsonl", "start_time"),
     ("conference.json", "start_time"),
     ("voice-asterisk.csv", "10"),
-    ("video-twilio.jsonl", "create_time"),
-    ("call-recording-twilio.jsonl", "start_time"),
+    ("verify-twilio.jsonl", "date_created"),
+    ("call-recording-twilio.jsonl", "date_created"),
 ];
 
 #[tokio::test]

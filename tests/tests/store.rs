@@ -75,8 +75,8 @@ async fn homes_and_the_audit_chain_cannot_be_changed_by_mistake() {
         "DELETE FROM audit_chains",
         "INSERT INTO homes VALUES ('acme', 'voice', 'us-east-1', 0)",
         "INSERT OR REPLACE INTO homes VALUES ('acme', 'voice', 'us-east-1', 0)",
-        "INSERT OR REPLACE INTO home_signed VALUES ('acme', 'voice', 1)",
-        "INSERT OR REPLACE INTO home_statements VALUES (1, 'us-east-1', x'00', x'00')",
+        "INSERT OR REPLACE INTO home_signed VALUES ('acme', 'voice', 1, 1)",
+        "INSERT OR REPLACE INTO home_statements VALUES (1, x'00', x'00')",
         "INSERT OR REPLACE INTO audit_chains SELECT chain, region, jurisdiction, 0, actor, signature FROM audit_chains",
         "INSERT OR REPLACE INTO audit_events SELECT chain, number, '{}', digest FROM audit_events",
     ] {
@@ -101,19 +101,40 @@ async fn a_home_that_was_rewritten_with_the_triggers_dropped_is_found() {
             "UPDATE home_statements SET body = CAST(substr(body, 1, length(body) - 1) || x'41' AS BLOB)",
             Code::HomeForged,
         ),
-        ("DELETE FROM homes WHERE tenant = 'acme'", Code::HomeNone),
+        // A row that nobody signed is no home, and nobody signs it afterwards.
+        ("DELETE FROM home_signed WHERE tenant = 'acme'", Code::HomeForged),
+        ("DELETE FROM home_statements", Code::HomeForged),
+        ("UPDATE home_signed SET statement = 99 WHERE tenant = 'acme'", Code::HomeForged),
+        (
+            "DELETE FROM home_signed WHERE tenant = 'acme'; \
+             UPDATE homes SET region = 'eu-west-1' WHERE tenant = 'acme'",
+            Code::HomeForged,
+        ),
+        (
+            "DELETE FROM home_signed WHERE tenant = 'acme'; DELETE FROM homes WHERE tenant = 'acme'; \
+             INSERT INTO homes VALUES ('acme', 'all', 'eu-west-1', 0)",
+            Code::HomeForged,
+        ),
+        (
+            "DELETE FROM home_signed WHERE tenant = 'acme'; DELETE FROM homes WHERE tenant = 'acme'",
+            Code::HomeNone,
+        ),
     ] {
         let home = Home::of(&["acme", "globex"]).await;
         let bytes = sealed(&home).await;
         sql(
             &home,
-            "DROP TRIGGER homes_once; DROP TRIGGER homes_forever; DROP TRIGGER home_signed_once; \
-             DROP TRIGGER home_signed_forever; DROP TRIGGER home_statements_once; DROP TRIGGER homes_agree",
+            "DROP TRIGGER homes_once; DROP TRIGGER homes_forever; \
+             DROP TRIGGER home_signed_once; DROP TRIGGER home_signed_forever; \
+             DROP TRIGGER home_statements_once; DROP TRIGGER home_statements_forever; DROP TRIGGER homes_agree",
         )
         .await
         .unwrap();
         sql(&home, statement).await.unwrap();
-        assert_eq!(opened(&home, &bytes).await.unwrap_err().code(), expected, "{statement}");
+        // Twice: a first use must not mend what it refuses.
+        for _ in 0..2 {
+            assert_eq!(opened(&home, &bytes).await.unwrap_err().code(), expected, "{statement}");
+        }
     }
 }
 
@@ -147,6 +168,8 @@ async fn every_changed_column_of_a_key_row_is_found() {
         ),
         ("UPDATE keys SET generation = 2 WHERE kind = 1", Code::KmsUnverified),
         ("UPDATE keys SET commitment = zeroblob(32) WHERE kind = 1", Code::KeyUnverified),
+        ("UPDATE keys SET state = 2 WHERE kind = 1", Code::KeyUnverified),
+        ("UPDATE keys SET name = randomblob(16) WHERE kind = 1", Code::KeyUnverified),
         ("UPDATE keys SET sealed = zeroblob(length(sealed)) WHERE kind = 1", Code::KeyUnverified),
         ("UPDATE keys SET period = '2027-01' WHERE kind = 1", Code::KeyUnknown),
         ("DELETE FROM keys WHERE kind = 1", Code::KeyUnknown),

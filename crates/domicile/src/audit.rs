@@ -126,6 +126,8 @@ pub fn verify_chain(beginning: &ChainBeginning, events: &[SealedEvent], key: &Ve
 pub enum EventKind {
     /// A home was chosen.
     Choose,
+    /// A home signed a choice that was made where its key was not at hand.
+    SignHome,
     /// A key was made.
     Generate,
     /// A key service unwrapped a branch key.

@@ -5,18 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::{AuditChain, Event, EventKind};
+use crate::choosing::{ChoiceReport, Homes};
 use crate::config::{Config, KmsConfig, Url};
 use crate::engine::{Engine, Engines, Suite};
 use crate::error::{Code, Error, Result};
 use crate::guard::{Action, Guard, Permit};
-use crate::home::{ChosenHome, Home, HomeChoice, HomeStatement, SignedStatement, Types};
+use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
 use crate::keyring::{Keyring, RegionKeys};
-use crate::kms::{Kms, LocalKms, VerifyingKey};
+#[cfg(feature = "sqlite")]
+use crate::kms::Kms;
+use crate::kms::LocalKms;
+use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::period::{Period, PeriodUnit};
 use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
 use crate::scope::{RecordType, Scope, TenantId};
-use crate::store::{Chosen, HomeRegistry, KeyStore};
+use crate::store::HomeRegistry;
 use crate::time::{Clock, SystemClock, Time};
 
 /// Regions, homes, keys and audit of one process that knows where it is. Cheap to clone.
@@ -28,8 +32,8 @@ pub struct Domicile {
 #[derive(Debug)]
 struct Inner {
     guard: Guard,
-    regions: BTreeMap<Region, KnownRegion>,
-    homes: Arc<dyn HomeRegistry>,
+    regions: KnownRegions,
+    homes: Homes,
     keyring: Keyring,
     audit: Arc<AuditChain>,
     periods: BTreeMap<RecordType, PeriodUnit>,
@@ -38,34 +42,11 @@ struct Inner {
     randomness: Arc<dyn Randomness>,
 }
 
-/// A region as this process knows it.
-#[derive(Debug, Clone)]
-pub struct KnownRegion {
-    /// The region and its jurisdiction.
-    pub place: Place,
-    /// Verifies what the region signed.
-    pub verifying_key: VerifyingKey,
-    /// Its key service, where this process may use it.
-    pub kms: Option<Arc<dyn Kms>>,
-    /// Its key store.
-    pub store: Arc<dyn KeyStore>,
-}
-
-/// What came of choosing homes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChoiceReport {
-    /// Choices that were made now; the others stood already.
-    pub made: Vec<HomeChoice>,
-    /// Choices that exclude any other but that their region has not signed yet, because its key is not
-    /// at hand here.
-    pub pending: Vec<HomeChoice>,
-}
-
 /// Puts a [`Domicile`] together from parts, where no configuration file does.
 #[derive(Debug)]
 pub struct Builder {
     here: Region,
-    regions: BTreeMap<Region, KnownRegion>,
+    regions: KnownRegions,
     homes: Arc<dyn HomeRegistry>,
     periods: BTreeMap<RecordType, PeriodUnit>,
     engine: Option<Engine>,
@@ -78,7 +59,7 @@ impl Builder {
     /// Adds a region.
     #[must_use]
     pub fn region(mut self, region: KnownRegion) -> Self {
-        self.regions.insert(region.place.region.clone(), region);
+        self.regions.add(region);
         self
     }
 
@@ -123,9 +104,7 @@ impl Builder {
     /// [`ConfigInvalid`](Code::ConfigInvalid) when `here` is not one of the regions;
     /// [`KmsUnavailable`](Code::KmsUnavailable) when this process has no key service of its own region.
     pub fn build(self) -> Result<Domicile> {
-        let here = self.regions.get(&self.here).ok_or_else(|| {
-            Error::new(Code::ConfigInvalid, format!("here = \"{}\" is not one of the regions", self.here))
-        })?;
+        let here = self.regions.get(&self.here).map_err(|error| error.at("here"))?;
         let kms = here.kms.clone().ok_or_else(|| {
             Error::new(
                 Code::KmsUnavailable,
@@ -143,7 +122,7 @@ impl Builder {
         ));
         let keys: HashMap<_, _> = self
             .regions
-            .values()
+            .all()
             .filter_map(|known| {
                 let kms = known.kms.clone()?;
                 let keys = RegionKeys { place: known.place.clone(), kms, store: known.store.clone() };
@@ -154,7 +133,13 @@ impl Builder {
             inner: Arc::new(Inner {
                 guard: Guard::new(here.place.clone()),
                 keyring: Keyring::new(keys, audit.clone(), self.randomness.clone()),
-                homes: self.homes,
+                homes: Homes {
+                    registry: self.homes,
+                    regions: self.regions.clone(),
+                    here: self.here,
+                    audit: audit.clone(),
+                    clock: self.clock.clone(),
+                },
                 audit,
                 periods: self.periods,
                 engine: self.engine,
@@ -237,10 +222,10 @@ impl Domicile {
     /// Closes the stores: what is asked of them later fails. A process that ends without it leaves files beside
     /// an SQLite store, which the next one takes up.
     pub async fn close(&self) {
-        for known in self.inner.regions.values() {
+        for known in self.inner.regions.all() {
             known.store.close().await;
         }
-        self.inner.homes.close().await;
+        self.inner.homes.registry.close().await;
     }
 
     /// Puts a Domicile together from parts.
@@ -249,7 +234,7 @@ impl Domicile {
         Builder {
             here,
             homes,
-            regions: BTreeMap::new(),
+            regions: KnownRegions::default(),
             periods: BTreeMap::new(),
             engine: None,
             clock: Arc::new(SystemClock),
@@ -266,7 +251,7 @@ impl Domicile {
 
     /// The regions that this process knows.
     pub fn regions(&self) -> impl Iterator<Item = &KnownRegion> {
-        self.inner.regions.values()
+        self.inner.regions.all()
     }
 
     /// One region that this process knows.
@@ -274,12 +259,7 @@ impl Domicile {
     /// # Errors
     /// [`ConfigInvalid`](Code::ConfigInvalid) when it is not configured.
     pub fn region(&self, region: &Region) -> Result<&KnownRegion> {
-        self.inner.regions.get(region).ok_or_else(|| {
-            let known: Vec<_> = self.inner.regions.keys().map(Region::as_str).collect();
-            Error::new(Code::ConfigInvalid, format!("the region {region} is not configured"))
-                .rule(format!("configured are {}", known.join(", ")))
-                .advise(format!("add [regions.{region}] to the configuration, with its jurisdiction"))
-        })
+        self.inner.regions.get(region)
     }
 
     /// Chooses the home of a scope, once: choosing the same again changes nothing, another is refused.
@@ -294,117 +274,72 @@ impl Domicile {
 
     /// Chooses many homes at once: all of them, or none.
     ///
-    /// # Errors
-    /// [`HomeChosen`](Code::HomeChosen) when any of them contradicts an earlier choice or another of the
-    /// list; [`ConfigInvalid`](Code::ConfigInvalid) for a region that is not configured; those of the
-    /// store, the key service and the audit chain. A choice that was written but not signed stands; it is
-    /// signed by choosing it again, or before its first key.
-    pub async fn choose_homes(&self, choices: &[HomeChoice]) -> Result<ChoiceReport> {
-        for choice in choices {
-            self.region(&choice.region)?;
-            if choice.tenant.is_reserved() {
-                return Err(Error::new(
-                    Code::NameReserved,
-                    format!("the tenant {} is reserved", choice.tenant),
-                ));
-            }
-        }
-        let made = match self.inner.homes.choose(choices, self.now()).await? {
-            Chosen::Made(made) => made,
-            Chosen::Contradicted(contradicted) => {
-                self.record_refusals(choices, &contradicted).await?;
-                return Err(contradiction(choices, &contradicted));
-            }
-        };
-        let made: Vec<_> = made.into_iter().filter_map(|place| choices.get(place).cloned()).collect();
-        let events: Vec<_> = made
-            .iter()
-            .map(|choice| {
-                Event::new(EventKind::Choose)
-                    .region(&choice.region)
-                    .tenant_and_types(choice.tenant.as_str(), choice.types.as_str())
-            })
-            .collect();
-        if !events.is_empty() {
-            self.inner.audit.record(&events).await?;
-        }
-        let pending = self.sign_pending(choices).await?;
-        Ok(ChoiceReport { made, pending })
-    }
-
-    /// The home of a scope, as its region signed it.
+    /// Every choice is signed before it is written: by its home, or by this host's region where the home's key is
+    /// not at hand. Then it is pending: it excludes any other at once, and its home signs it when it is chosen again
+    /// or first used on a host that has that key.
     ///
     /// # Errors
-    /// [`HomeNone`](Code::HomeNone) when it has chosen none; [`HomePending`](Code::HomePending) while its
-    /// region has not signed it; [`HomeForged`](Code::HomeForged) when the registry was changed.
-    pub async fn home(&self, scope: &Scope) -> Result<Home> {
-        let chosen = self.chosen_home(scope).await?;
-        let place = self.region(&chosen.choice.region)?.place.clone();
-        if chosen.statement.is_none()
-            && !self.sign_pending(std::slice::from_ref(&chosen.choice)).await?.is_empty()
-        {
-            return Err(Error::new(
-                Code::HomePending,
-                format!("the home of {scope} is {place}, which has not signed the choice yet"),
-            )
-            .advise(format!("choose it again on a host in {}, whose key signs it", place.region)));
-        }
-        if let Some(statement) = &chosen.statement {
-            self.verify_home(&chosen.choice, statement)?;
-        }
-        Ok(Home { scope: scope.clone(), place })
+    /// [`HomeChosen`](Code::HomeChosen) when any of them contradicts an earlier choice or another of the
+    /// list; [`HomeForged`](Code::HomeForged) when what stands was signed by nobody;
+    /// [`ConfigInvalid`](Code::ConfigInvalid) for a region that is not configured; those of the store, the key
+    /// service and the audit chain.
+    pub async fn choose_homes(&self, choices: &[HomeChoice]) -> Result<ChoiceReport> {
+        self.inner.homes.choose(choices).await
     }
 
-    /// All choices, of one tenant or of all, each checked against its region's signature.
+    /// The home of a scope, verified. Nothing is signed, written or recorded.
+    ///
+    /// # Errors
+    /// [`HomeNone`](Code::HomeNone) when it has chosen none; [`HomeForged`](Code::HomeForged) when the registry
+    /// was changed.
+    pub async fn home(&self, scope: &Scope) -> Result<Home> {
+        Ok(self.inner.homes.look_up(scope).await?.0)
+    }
+
+    /// All choices, of one tenant or of all, each with who signed it.
     ///
     /// # Errors
     /// Those of the store. A choice that does not verify is an entry, not an error.
-    pub async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<(ChosenHome, Result<()>)>> {
-        let homes = self.inner.homes.homes(tenant).await?;
-        Ok(homes
-            .into_iter()
-            .map(|chosen| {
-                let verified = chosen
-                    .statement
-                    .as_ref()
-                    .map_or(Ok(()), |signed| self.verify_home(&chosen.choice, signed));
-                (chosen, verified)
-            })
-            .collect())
+    pub async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<(ChosenHome, Result<HomeState>)>> {
+        self.inner.homes.all(tenant).await
     }
 
-    /// The guard's word for one use of a scope's keys here. A home that is pending is signed first, if its
-    /// region's key is at hand. Refusals are recorded.
+    /// The guard's word for one use of a scope's keys here. A pending home whose key is at hand signs first, once
+    /// the guard has said that records of this home may be here. Refusals are recorded.
     ///
     /// # Errors
-    /// Those of [`home`](Self::home) and [`Guard::permit`].
+    /// Those of [`home`](Self::home) and of choosing; [`HomeRefused`](Code::HomeRefused) when records of this home
+    /// may not be processed here; [`HomePending`](Code::HomePending) when the home has not signed, and cannot here;
+    /// [`PurposeReference`](Code::PurposeReference) when the purpose needs a reference.
     pub async fn permit(&self, scope: &Scope, action: Action) -> Result<Permit> {
-        // The place is checked on the unsigned choice first, so that nothing is asked of a key service
-        // on behalf of records that may not be processed here.
-        let permit = async {
-            let chosen = self.chosen_home(scope).await?;
-            let place = &self.region(&chosen.choice.region)?.place;
-            self.inner.guard.check_place(place).map_err(|error| error.at(format!("scope {scope}")))?;
-            if chosen.statement.is_none() {
-                self.sign_pending(std::slice::from_ref(&chosen.choice)).await?;
-            }
-            self.inner.guard.permit(&self.home(scope).await?, action.clone())
-        };
-        match permit.await {
+        match self.consider(scope, &action).await {
             Ok(permit) => Ok(permit),
-            Err(error) => Err(self.record_refusal(error, scope, &action).await),
+            Err(error) => Err(self.refuse(error, scope, &action).await),
         }
+    }
+
+    /// As [`permit`](Self::permit), but refusals are not recorded: whoever considers many scopes at once records what
+    /// was refused in one go, with [`record_refusals`](Self::record_refusals), before anything comes of it.
+    ///
+    /// # Errors
+    /// As [`permit`](Self::permit).
+    pub async fn consider(&self, scope: &Scope, action: &Action) -> Result<Permit> {
+        let (home, chosen) = self.inner.homes.look_up(scope).await?;
+        self.inner.guard.check_place(home.place()).map_err(|error| error.at(format!("scope {scope}")))?;
+        let home = self.inner.homes.settle(home, &chosen).await?;
+        self.inner.guard.permit(&home, action.clone())
     }
 
     /// The guard's word for one use of a region's own keys here. Refusals are recorded.
     ///
     /// # Errors
-    /// Those of [`Guard::permit_region`].
+    /// [`HomeRefused`](Code::HomeRefused) when records of this region may not be processed here;
+    /// [`PurposeReference`](Code::PurposeReference) when the purpose needs a reference.
     pub async fn permit_region(&self, region: &Region, action: Action) -> Result<Permit> {
         let place = &self.region(region)?.place;
         match self.inner.guard.permit_region(place, action.clone()) {
             Ok(permit) => Ok(permit),
-            Err(error) => Err(self.record_refusal(error, &Scope::of_region(), &action).await),
+            Err(error) => Err(self.refuse(error, &Scope::of_region(), &action).await),
         }
     }
 
@@ -458,81 +393,23 @@ impl Domicile {
         &self.inner.randomness
     }
 
-    async fn chosen_home(&self, scope: &Scope) -> Result<ChosenHome> {
-        self.inner.homes.home(&scope.tenant, &scope.record_type).await?.ok_or_else(|| {
-            Error::new(Code::HomeNone, format!("{scope} has not chosen a home"))
-                .rule("records are sealed and opened for a scope that has chosen its home, never for a guessed one")
-                .advise(format!("domicile home choose {} {} --region NAME", scope.tenant, scope.record_type))
-        })
-    }
-
-    fn verify_home(&self, choice: &HomeChoice, statement: &SignedStatement) -> Result<()> {
-        let region = self.region(&choice.region)?;
-        statement.verify(choice, &region.place, &region.verifying_key)
-    }
-
-    /// Signs those of `choices` that are pending and whose region's key is at hand; returns the others.
-    async fn sign_pending(&self, choices: &[HomeChoice]) -> Result<Vec<HomeChoice>> {
-        let mut by_region: BTreeMap<&Region, Vec<&HomeChoice>> = BTreeMap::new();
-        for choice in choices {
-            by_region.entry(&choice.region).or_default().push(choice);
+    /// Records that `action` was refused to scopes. They are durable when this returns.
+    ///
+    /// # Errors
+    /// [`AuditUnavailable`](Code::AuditUnavailable).
+    pub async fn record_refusals(&self, action: &Action, refused: &[(Scope, Code)]) -> Result<()> {
+        if refused.is_empty() {
+            return Ok(());
         }
-        let mut unsigned = Vec::new();
-        for (region, choices) in by_region {
-            let pending = self.inner.homes.pending(region).await?;
-            let pending: Vec<_> = pending.into_iter().filter(|choice| choices.contains(&choice)).collect();
-            let known = self.region(region)?;
-            let Some(kms) = &known.kms else {
-                unsigned.extend(pending);
-                continue;
-            };
-            for choices in pending.chunks(HomeStatement::CHOICES_MAX) {
-                let statement = HomeStatement {
-                    place: known.place.clone(),
-                    signed: self.now(),
-                    choices: choices
-                        .iter()
-                        .map(|choice| (choice.tenant.clone(), choice.types.clone()))
-                        .collect(),
-                };
-                let body = statement.encode().map_err(|source| {
-                    Error::new(Code::NameInvalid, "these homes cannot be signed").because(source)
-                })?;
-                match kms.sign(&body).await {
-                    Ok(signature) => {
-                        let signed = SignedStatement { body, signature };
-                        // What was signed must verify under the key that every host has pinned.
-                        for choice in choices {
-                            self.verify_home(choice, &signed)?;
-                        }
-                        self.inner.homes.add_statement(region, choices, &signed).await?;
-                    }
-                    Err(error) if error.code() == Code::KmsUnavailable => unsigned.extend_from_slice(choices),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(unsigned)
+        let event = |(scope, code): &(Scope, Code)| {
+            Event::new(EventKind::Refuse).action(action).scope(scope).outcome(*code)
+        };
+        self.inner.audit.record(&refused.iter().map(event).collect::<Vec<_>>()).await
     }
 
-    async fn record_refusals(&self, choices: &[HomeChoice], contradicted: &[(usize, Region)]) -> Result<()> {
-        let events: Vec<_> = contradicted
-            .iter()
-            .filter_map(|(place, _)| choices.get(*place))
-            .map(|choice| {
-                Event::new(EventKind::Refuse)
-                    .region(&choice.region)
-                    .tenant_and_types(choice.tenant.as_str(), choice.types.as_str())
-                    .outcome(Code::HomeChosen)
-            })
-            .collect();
-        self.inner.audit.record(&events).await
-    }
-
-    /// Records a refusal. It stands whether or not it could be recorded; if not, it says so.
-    async fn record_refusal(&self, error: Error, scope: &Scope, action: &Action) -> Error {
-        let event = Event::new(EventKind::Refuse).action(action).scope(scope).outcome(error.code());
-        match self.inner.audit.record(&[event]).await {
+    /// Records a refusal, and gives its reason back. It stands whether or not it could be recorded; if not, it says so.
+    pub async fn refuse(&self, error: Error, scope: &Scope, action: &Action) -> Error {
+        match self.record_refusals(action, &[(scope.clone(), error.code())]).await {
             Ok(()) => error,
             Err(unrecorded) => {
                 tracing::error!(code = %error.code(), cause = %unrecorded, "a refusal could not be recorded");
@@ -540,21 +417,4 @@ impl Domicile {
             }
         }
     }
-}
-
-fn contradiction(choices: &[HomeChoice], contradicted: &[(usize, Region)]) -> Error {
-    const NAMED_MAX: usize = 20;
-    let named: Vec<_> = contradicted
-        .iter()
-        .filter_map(|(place, stands)| Some((choices.get(*place)?, stands)))
-        .take(NAMED_MAX)
-        .map(|(choice, stands)| {
-            format!("{}/{} has chosen {stands}, not {}", choice.tenant, choice.types, choice.region)
-        })
-        .collect();
-    let more = contradicted.len().saturating_sub(NAMED_MAX);
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    Error::new(Code::HomeChosen, format!("{}{more}", named.join("; ")))
-        .rule("a home is chosen once")
-        .advise("keep the home that stands; nothing was written")
 }

@@ -251,6 +251,9 @@ impl Error {
         let advice = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some room on the disk",
             io::ErrorKind::NotFound => "make the directory first",
+            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
+                "choose another name"
+            }
             _ => "see that it can be written there",
         };
         Self::new(Code::OutputFailed, what).advise(advice).because(source)

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Code, Error, Result};
-use crate::home::Home;
+use crate::home::{Home, HomeState};
 use crate::region::Place;
 use crate::scope::Scope;
 
@@ -204,8 +204,7 @@ pub struct Guard {
 
 impl Guard {
     /// The guard of a process that is `here`.
-    #[must_use]
-    pub fn new(here: Place) -> Self {
+    pub(crate) fn new(here: Place) -> Self {
         Self { here }
     }
 
@@ -219,9 +218,17 @@ impl Guard {
     ///
     /// # Errors
     /// [`HomeRefused`](Code::HomeRefused) when records of this home may not be processed here;
+    /// [`HomePending`](Code::HomePending) while the home has not signed;
     /// [`PurposeReference`](Code::PurposeReference) when the purpose needs a reference.
-    pub fn permit(&self, home: &Home, action: Action) -> Result<Permit> {
+    pub(crate) fn permit(&self, home: &Home, action: Action) -> Result<Permit> {
         self.check(&home.place, &action).map_err(|error| error.at(format!("scope {}", home.scope)))?;
+        if home.state == HomeState::Pending {
+            return Err(Error::new(
+                Code::HomePending,
+                format!("the home of {} is {}, which has not signed the choice yet", home.scope, home.place),
+            )
+            .advise(format!("choose it again on a host in {}, whose key signs it", home.place.region)));
+        }
         Ok(Permit { scope: home.scope.clone(), home: home.place.clone(), action })
     }
 
@@ -229,7 +236,7 @@ impl Guard {
     ///
     /// # Errors
     /// As [`permit`](Self::permit).
-    pub fn permit_region(&self, place: &Place, action: Action) -> Result<Permit> {
+    pub(crate) fn permit_region(&self, place: &Place, action: Action) -> Result<Permit> {
         self.check(place, &action)?;
         Ok(Permit { scope: Scope::of_region(), home: place.clone(), action })
     }

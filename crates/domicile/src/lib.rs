@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod audit;
+mod choosing;
 pub mod config;
 pub mod context;
 pub mod danger;
@@ -14,6 +15,7 @@ pub mod home;
 mod kdf;
 pub mod keyring;
 pub mod kms;
+mod known_regions;
 mod name;
 pub mod period;
 mod puncture;
@@ -27,10 +29,12 @@ pub mod store;
 mod time;
 pub mod wire;
 
+pub use choosing::ChoiceReport;
 pub use config::Config;
-pub use domicile::{Builder, ChoiceReport, Domicile, KnownRegion};
+pub use domicile::{Builder, Domicile};
 pub use error::{Class, Code, Error, Result};
 pub use guard::{Action, Permit, Purpose, Request};
+pub use known_regions::KnownRegion;
 pub use period::{Period, PeriodUnit};
 pub use puncture::LeafNumber;
 pub use region::{Jurisdiction, Place, Region};

@@ -116,14 +116,13 @@ pub(crate) async fn list(common: &Common, list: &HomeList, report: &Report) -> R
     let domicile = input::domicile(common, report).await?;
     let homes = domicile.homes(list.tenant.as_ref()).await?;
     let mut all = Vec::with_capacity(homes.len());
-    for (home, verified) in &homes {
-        let state = match (verified, &home.statement) {
-            (Err(error), _) => {
+    for (home, state) in &homes {
+        let state = match state {
+            Ok(state) => state.as_str(),
+            Err(error) => {
                 report.fail(error);
                 "forged"
             }
-            (Ok(()), Some(_)) => "signed",
-            (Ok(()), None) => "pending",
         };
         all.push(HomeJson {
             tenant: home.choice.tenant.as_str(),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::commitment::{committed, name_and_commit};
 use super::{HARD_AGE, RegionKeys};
 use crate::audit::{AuditChain, Event, EventKind};
 use crate::context::EncryptionContext;
@@ -11,14 +12,17 @@ use crate::error::{Code, Error, Result};
 use crate::kdf;
 use crate::period::Period;
 use crate::region::Region;
-use crate::secret::{Secret, same};
+use crate::secret::Secret;
 use crate::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
-use crate::wire::{self, Decoder, Encoder, Malformed};
+use crate::wire::{Decoder, Encoder, Malformed};
+
+const COMMITMENT_LABEL: &[u8] = b"domicile/v1/commitment/branch-key";
 
 /// An unwrapped branch key.
 #[derive(Debug)]
 pub(super) struct BranchKey {
     pub(super) version: u32,
+    state: KeyState,
     secret: Secret,
     unwrapped: Instant,
 }
@@ -55,10 +59,11 @@ impl BranchKeys {
     pub(super) async fn active(&self, region: &RegionKeys, month: Period) -> Result<Arc<BranchKey>> {
         let slot = KeySlot::branch(&region.place.region, month);
         self.cached(region, month, None, async {
-            match region.store.newest(&slot).await? {
-                Some(row) => self.unwrap(region, &row).await,
-                None => self.generate(region, slot).await,
-            }
+            let key = match region.store.newest(&slot).await? {
+                Some(row) => self.unwrap(region, &row).await?,
+                None => self.generate(region, slot.clone()).await?,
+            };
+            if key.state == KeyState::Active { Ok(key) } else { Err(sealing_no_longer(&slot, key.state)) }
         })
         .await
     }
@@ -101,26 +106,25 @@ impl BranchKeys {
         let generation = 1;
         let (secret, wrap) = region.kms.generate(&context(&identity, generation)).await?;
         let unwrapped = Instant::now();
-        let commitment = commitment(&identity, generation, &secret);
-        let row = KeyRow {
+        let mut row = KeyRow {
             generation,
             state: KeyState::Active,
-            name: name_of(&commitment),
-            commitment,
+            name: KeyName([0; 16]),
+            commitment: [0; 32],
             parent_version: 0,
             sealed: encode_wraps(&[wrap]).map_err(|source| unverified(&identity.slot).because(source))?,
             identity,
         };
+        name_and_commit(COMMITMENT_LABEL, &mut row, secret.expose());
         let event = Event::new(EventKind::Generate)
             .region(&row.identity.slot.region)
             .scope(&row.identity.slot.scope)
             .period(row.identity.slot.period)
             .key(row.name);
+        // Before the row: no key is ever in the store of which the chain does not know.
+        self.audit.record(&[event]).await?;
         match region.store.insert(&row).await? {
-            Inserted::Ours => {
-                self.audit.record(&[event]).await?;
-                Ok(BranchKey { version: 1, secret, unwrapped })
-            }
+            Inserted::Ours => Ok(BranchKey { version: 1, state: row.state, secret, unwrapped }),
             Inserted::Theirs(theirs) => self.unwrap(region, &theirs).await,
         }
     }
@@ -148,24 +152,16 @@ impl BranchKeys {
                 return Err(error);
             }
         };
-        if !same(&commitment(&row.identity, row.generation, &secret), &row.commitment) {
+        if !committed(COMMITMENT_LABEL, row, secret.expose()) {
             return Err(unverified(slot));
         }
-        Ok(BranchKey { version: row.identity.version, secret, unwrapped })
+        Ok(BranchKey { version: row.identity.version, state: row.state, secret, unwrapped })
     }
 }
 
 /// What several waiters for one load are told: the same, each in an error of its own.
 pub(super) fn shared_error(shared: &Arc<Error>) -> Error {
     shared.again().because(shared.clone())
-}
-
-pub(super) fn name_of(commitment: &[u8; 32]) -> KeyName {
-    let mut name = KeyName([0; 16]);
-    for (to, from) in name.0.iter_mut().zip(commitment) {
-        *to = *from;
-    }
-    name
 }
 
 pub(super) fn unverified(slot: &KeySlot) -> Error {
@@ -183,6 +179,11 @@ pub(super) fn destroyed(slot: &KeySlot) -> Error {
     .advise("find out who wrote to the key store, and restore it if the key was not to be destroyed")
 }
 
+/// A key that opens what it sealed before, and nothing new.
+pub(super) fn sealing_no_longer(slot: &KeySlot, state: KeyState) -> Error {
+    Error::new(Code::KeyDestroyed, format!("the {slot} no longer seals ({state})"))
+}
+
 fn context(identity: &KeyIdentity, generation: u64) -> EncryptionContext {
     let slot = &identity.slot;
     EncryptionContext {
@@ -193,27 +194,6 @@ fn context(identity: &KeyIdentity, generation: u64) -> EncryptionContext {
         version: identity.version,
         generation,
     }
-}
-
-fn commitment(identity: &KeyIdentity, generation: u64, secret: &Secret) -> [u8; 32] {
-    commit(b"domicile/v1/commitment/branch-key", identity, generation, secret.expose())
-}
-
-/// Commits to a key: a hash of label, identity, generation and the key's octets.
-pub(super) fn commit(label: &[u8], identity: &KeyIdentity, generation: u64, key: &[u8]) -> [u8; 32] {
-    use sha2::{Digest, Sha256};
-    let slot = &identity.slot;
-    let parts = zeroize::Zeroizing::new(wire::parts(&[
-        label,
-        slot.region.as_str().as_bytes(),
-        slot.scope.tenant.as_str().as_bytes(),
-        slot.scope.record_type.as_str().as_bytes(),
-        slot.period.to_string().as_bytes(),
-        &identity.version.to_be_bytes(),
-        &generation.to_be_bytes(),
-        key,
-    ]));
-    Sha256::digest(&parts[..]).into()
 }
 
 /// Custody `any` with one holder: custody 1, the number of wraps, then each wrap with its length (u16).

@@ -12,6 +12,7 @@
 //! once it is durable in the key store and its use is durable in the audit chain.
 
 mod branch;
+mod commitment;
 mod data_key;
 mod leaf;
 mod tenant;

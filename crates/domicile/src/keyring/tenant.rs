@@ -8,13 +8,14 @@ use xaes_256_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
 use super::RegionKeys;
-use super::branch::{BranchKey, BranchKeys, commit, destroyed, name_of, shared_error, unverified};
+use super::branch::{BranchKey, BranchKeys, destroyed, sealing_no_longer, shared_error, unverified};
+use super::commitment::{committed, name_and_commit};
 use crate::audit::{AuditChain, Event, EventKind};
 use crate::error::{Code, Error, Result};
 use crate::puncture::{LeafNumber, Tree};
 use crate::random::Randomness;
 use crate::region::Region;
-use crate::secret::{Secret, same};
+use crate::secret::Secret;
 use crate::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
 use crate::wire::Decoder;
 
@@ -92,10 +93,7 @@ impl TenantKeys {
                 None => self.generate(region, branches, slot.clone()).await?,
             };
             if key.state != KeyState::Active {
-                return Err(Error::new(
-                    Code::KeyDestroyed,
-                    format!("the {slot} no longer seals ({})", key.state),
-                ));
+                return Err(sealing_no_longer(&slot, key.state));
             }
             Ok(Arc::new(key))
         };
@@ -134,9 +132,10 @@ impl TenantKeys {
             .scope(&row.identity.slot.scope)
             .period(row.identity.slot.period)
             .key(row.name);
+        // Before the row: no key is ever in the store of which the chain does not know.
+        self.audit.record(&[event]).await?;
         match region.store.insert(&row).await? {
             Inserted::Ours => {
-                self.audit.record(&[event]).await?;
                 let KeyRow { identity, name, state, .. } = row;
                 Ok(TenantKey { identity, name, state, tree, valid_until: branch.valid_until() })
             }
@@ -147,17 +146,16 @@ impl TenantKeys {
     fn seal(&self, branch: &BranchKey, identity: KeyIdentity, tree: &Tree) -> Result<KeyRow> {
         let failed = || Error::new(Code::KeyUnverified, "a tenant key could not be sealed");
         let mut payload = tree.encode().map_err(|source| failed().because(source))?;
-        let generation = 1;
-        let commitment = commit(COMMITMENT_LABEL, &identity, generation, &payload);
         let mut row = KeyRow {
             identity,
-            generation,
+            generation: 1,
             state: KeyState::Active,
-            name: name_of(&commitment),
-            commitment,
+            name: KeyName([0; 16]),
+            commitment: [0; 32],
             parent_version: branch.version,
             sealed: Vec::new(),
         };
+        name_and_commit(COMMITMENT_LABEL, &mut row, &payload);
         let mut nonce = [0; NONCE_BYTES];
         self.randomness.fill(&mut nonce)?;
         let tag = cipher(branch)
@@ -194,7 +192,7 @@ async fn open(region: &RegionKeys, branches: &BranchKeys, row: KeyRow) -> Result
             &tag.into(),
         )
         .map_err(|_| unverified(slot))?;
-    if !same(&commit(COMMITMENT_LABEL, &row.identity, row.generation, &payload), &row.commitment) {
+    if !committed(COMMITMENT_LABEL, &row, &payload) {
         return Err(unverified(slot));
     }
     let tree = Tree::decode(&payload).map_err(|source| unverified(slot).because(source))?;

@@ -3,7 +3,9 @@
 
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a conformance suite is a test")]
 
-use super::{Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore};
+use super::{
+    Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore, SignedChoices,
+};
 use crate::audit::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::Result;
 use crate::home::{HomeChoice, SignedStatement};
@@ -72,49 +74,61 @@ pub async fn home_registry(registry: &dyn HomeRegistry) -> Result<()> {
     let choice = |tenant: &str, types: &str, region: &str| -> Result<HomeChoice> {
         Ok(HomeChoice { tenant: tenant.parse()?, types: types.parse()?, region: region.parse()? })
     };
+    let signed = |octet: u8| SignedStatement { body: vec![octet; 9], signature: vec![octet; 64] };
+    let list = |choice: &HomeChoice, octet: u8, own: bool| SignedChoices {
+        choices: vec![choice.clone()],
+        statement: signed(octet),
+        own,
+    };
+    let standing = |choice: HomeChoice| async move {
+        let standing = registry.standing(&[choice]).await?.pop().flatten();
+        Ok::<_, crate::Error>(standing.map(|home| (home.choice.region.to_string(), home.statement)))
+    };
+    let home = |region: &str, octet: u8| Some((region.to_owned(), Some(signed(octet))));
     let now = Time::EPOCH;
     let eu = choice("acme", "voice", "eu-central-1")?;
-    assert_eq!(registry.choose(std::slice::from_ref(&eu), now).await?, Chosen::Made(vec![0]));
-    assert_eq!(
-        registry.choose(std::slice::from_ref(&eu), now).await?,
-        Chosen::Made(vec![]),
-        "the same again is fine"
-    );
-
     let us = choice("acme", "voice", "us-east-1")?;
     let fax = choice("acme", "fax", "us-east-1")?;
-    let refused = registry.choose(&[fax.clone(), us], now).await?;
-    assert_eq!(refused, Chosen::Contradicted(vec![(1, "eu-central-1".parse()?)]), "a home is chosen once");
-    assert_eq!(registry.homes(None).await?.len(), 1, "all choices of a list are made, or none");
-    let both_ways = [choice("initech", "fax", "us-east-1")?, choice("initech", "fax", "eu-central-1")?];
+
+    assert_eq!(registry.standing(&[eu.clone(), fax.clone()]).await?, [None, None]);
+    assert_eq!(registry.choose(&[], now).await?, Chosen::Made);
+    assert_eq!(registry.choose(&[list(&eu, 1, true)], now).await?, Chosen::Made);
+    let again = registry.choose(&[list(&eu, 2, true)], now).await?;
+    assert_eq!(again, Chosen::Made, "the same again is fine");
+    assert_eq!(standing(us.clone()).await?, home("eu-central-1", 1), "and the first statement stays");
+
+    let refused = registry.choose(&[list(&fax, 3, true), list(&us, 4, true)], now).await?;
+    assert_eq!(refused, Chosen::Contradicted(vec![(us, "eu-central-1".parse()?)]), "a home is chosen once");
+    assert_eq!(registry.homes(None).await?.len(), 1, "all choices of all lists are made, or none");
+    let both = [choice("initech", "fax", "us-east-1")?, choice("initech", "fax", "eu-central-1")?];
     assert_eq!(
-        registry.choose(&both_ways, now).await?,
-        Chosen::Contradicted(vec![(1, "us-east-1".parse()?)])
+        registry.choose(&both.clone().map(|choice| list(&choice, 5, true)), now).await?,
+        Chosen::Contradicted(vec![(both[1].clone(), "us-east-1".parse()?)])
     );
 
     // `all` is every type without a home, now and later; what was chosen before stands.
     let all = choice("acme", "all", "us-east-1")?;
-    assert_eq!(registry.choose(std::slice::from_ref(&all), now).await?, Chosen::Made(vec![0]));
-    assert_eq!(registry.choose(&[fax], now).await?, Chosen::Made(vec![]), "it has that home already");
+    assert_eq!(registry.choose(&[list(&all, 6, false)], now).await?, Chosen::Made);
+    assert_eq!(registry.choose(&[list(&fax, 7, true)], now).await?, Chosen::Made);
+    assert_eq!(registry.homes(Some(&"acme".parse()?)).await?.len(), 2, "it had that home already");
     let late = choice("acme", "fax", "eu-central-1")?;
-    assert_eq!(registry.choose(&[late], now).await?, Chosen::Contradicted(vec![(0, "us-east-1".parse()?)]));
-    let home = |record_type: RecordType| async move {
-        let home = registry.home(&"acme".parse()?, &record_type).await?;
-        Ok::<_, crate::Error>(home.map(|home| home.choice.region.to_string()))
-    };
-    assert_eq!(home(RecordType::VOICE).await?.as_deref(), Some("eu-central-1"));
-    assert_eq!(home(RecordType::FAX).await?.as_deref(), Some("us-east-1"));
-    assert_eq!(registry.home(&"nobody".parse()?, &RecordType::FAX).await?, None);
-    assert_eq!(registry.homes(Some(&"acme".parse()?)).await?.len(), 2);
+    assert_eq!(
+        registry.choose(&[list(&late, 8, true)], now).await?,
+        Chosen::Contradicted(vec![(late, "us-east-1".parse()?)])
+    );
+    assert_eq!(standing(eu.clone()).await?, home("eu-central-1", 1));
+    assert_eq!(standing(fax.clone()).await?, home("us-east-1", 6));
+    assert_eq!(standing(choice("nobody", "fax", "us-east-1")?).await?, None);
 
-    // A choice is pending until its statement is added, and keeps the first.
-    assert_eq!(registry.pending(&"us-east-1".parse()?).await?, std::slice::from_ref(&all));
-    let signed = |octet: u8| SignedStatement { body: vec![octet; 9], signature: vec![octet; 64] };
-    registry.add_statement(&all.region, std::slice::from_ref(&all), &signed(1)).await?;
-    registry.add_statement(&all.region, std::slice::from_ref(&all), &signed(2)).await?;
-    assert_eq!(registry.pending(&"us-east-1".parse()?).await?, []);
-    let fax = registry.home(&"acme".parse()?, &RecordType::FAX).await?;
-    assert_eq!(fax.and_then(|home| home.statement), Some(signed(1)));
-    assert_eq!(registry.pending(&"eu-central-1".parse()?).await?, [eu]);
+    // The home's own statement is preferred, and of each kind the first stays.
+    registry.add_statement(&list(&all, 9, false)).await?;
+    assert_eq!(standing(fax.clone()).await?, home("us-east-1", 6));
+    registry.add_statement(&list(&all, 10, true)).await?;
+    registry.add_statement(&list(&all, 11, true)).await?;
+    assert_eq!(standing(fax).await?, home("us-east-1", 10));
+    let homes = registry.homes(None).await?;
+    let shown: Vec<_> = homes.iter().map(|home| home.choice.to_string()).collect();
+    assert_eq!(shown, ["acme/all -> us-east-1", "acme/voice -> eu-central-1"]);
+    assert_eq!(homes.first().and_then(|home| home.statement.clone()), Some(signed(10)));
     Ok(())
 }

@@ -6,12 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore};
+use super::{Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, SignedChoices};
 use crate::audit::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
-use crate::home::{ChosenHome, HomeChoice, SignedStatement, Types};
-use crate::region::Region;
-use crate::scope::{RecordType, TenantId};
+use crate::home::{ChosenHome, HomeChoice, Types};
+use crate::scope::TenantId;
 use crate::time::Time;
 
 /// A key store and registry of homes in memory.
@@ -25,7 +24,7 @@ struct Contents {
     keys: HashMap<KeyIdentity, KeyRow>,
     writers: u32,
     chains: Vec<(ChainBeginning, Vec<SealedEvent>)>,
-    homes: BTreeMap<(TenantId, Types), ChosenHome>,
+    homes: BTreeMap<(TenantId, Types), HomeRow>,
 }
 
 impl MemoryStore {
@@ -40,10 +39,32 @@ impl MemoryStore {
     }
 }
 
+/// A choice, with the statement that is the home's own or not.
+#[derive(Debug, Clone)]
+struct HomeRow {
+    home: ChosenHome,
+    own: bool,
+}
+
+impl HomeRow {
+    fn keep(&mut self, list: &SignedChoices) {
+        if list.own && !self.own {
+            (self.home.statement, self.own) = (Some(list.statement.clone()), true);
+        }
+    }
+}
+
 impl Contents {
-    fn home(&self, tenant: &TenantId, types: &Types) -> Option<&ChosenHome> {
-        let of = |types: Types| self.homes.get(&(tenant.clone(), types));
-        of(types.clone()).or_else(|| of(Types::All))
+    /// What stands in the place of a choice.
+    fn home(&self, choice: &HomeChoice) -> Option<&ChosenHome> {
+        let of = |types: Types| self.homes.get(&(choice.tenant.clone(), types));
+        of(choice.types.clone()).or_else(|| of(Types::All)).map(|row| &row.home)
+    }
+
+    fn add(&mut self, choice: &HomeChoice, now: Time, list: &SignedChoices) {
+        let home =
+            ChosenHome { choice: choice.clone(), chosen: now, statement: Some(list.statement.clone()) };
+        self.homes.insert((choice.tenant.clone(), choice.types.clone()), HomeRow { home, own: list.own });
     }
 }
 
@@ -104,58 +125,49 @@ impl KeyStore for MemoryStore {
 
 #[async_trait]
 impl HomeRegistry for MemoryStore {
-    async fn choose(&self, choices: &[HomeChoice], now: Time) -> Result<Chosen> {
-        let mut contents = self.contents();
-        let mut homes = contents.homes.clone();
-        let (mut made, mut contradicted) = (Vec::new(), Vec::new());
-        for (place, choice) in choices.iter().enumerate() {
-            let of = |types: Types| homes.get(&(choice.tenant.clone(), types));
-            if let Some(standing) = of(choice.types.clone()).or_else(|| of(Types::All)) {
-                if standing.choice.region != choice.region {
-                    contradicted.push((place, standing.choice.region.clone()));
-                }
-                continue;
-            }
-            let chosen = ChosenHome { choice: choice.clone(), chosen: now, statement: None };
-            homes.insert((choice.tenant.clone(), choice.types.clone()), chosen);
-            made.push(place);
-        }
-        if !contradicted.is_empty() {
-            return Ok(Chosen::Contradicted(contradicted));
-        }
-        contents.homes = homes;
-        Ok(Chosen::Made(made))
+    async fn standing(&self, choices: &[HomeChoice]) -> Result<Vec<Option<ChosenHome>>> {
+        let contents = self.contents();
+        Ok(choices.iter().map(|choice| contents.home(choice).cloned()).collect())
     }
 
-    async fn add_statement(
-        &self,
-        _: &Region,
-        choices: &[HomeChoice],
-        signed: &SignedStatement,
-    ) -> Result<()> {
+    async fn choose(&self, lists: &[SignedChoices], now: Time) -> Result<Chosen> {
         let mut contents = self.contents();
-        for choice in choices {
-            let chosen = contents.homes.get_mut(&(choice.tenant.clone(), choice.types.clone()));
-            if let Some(chosen) = chosen {
-                chosen.statement.get_or_insert_with(|| signed.clone());
+        let before = contents.homes.clone();
+        let mut contradicted = Vec::new();
+        for list in lists {
+            for choice in &list.choices {
+                match contents.home(choice) {
+                    Some(standing) if standing.choice.region != choice.region => {
+                        contradicted.push((choice.clone(), standing.choice.region.clone()));
+                    }
+                    Some(_) => {}
+                    None => contents.add(choice, now, list),
+                }
+            }
+        }
+        if contradicted.is_empty() {
+            return Ok(Chosen::Made);
+        }
+        contents.homes = before;
+        Ok(Chosen::Contradicted(contradicted))
+    }
+
+    async fn add_statement(&self, list: &SignedChoices) -> Result<()> {
+        let mut contents = self.contents();
+        for choice in &list.choices {
+            if let Some(row) = contents.homes.get_mut(&(choice.tenant.clone(), choice.types.clone())) {
+                row.keep(list);
             }
         }
         Ok(())
     }
 
-    async fn home(&self, tenant: &TenantId, record_type: &RecordType) -> Result<Option<ChosenHome>> {
-        Ok(self.contents().home(tenant, &Types::One(record_type.clone())).cloned())
-    }
-
     async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<ChosenHome>> {
         let contents = self.contents();
-        let homes = contents.homes.values();
-        Ok(homes.filter(|home| tenant.is_none_or(|tenant| home.choice.tenant == *tenant)).cloned().collect())
-    }
-
-    async fn pending(&self, region: &Region) -> Result<Vec<HomeChoice>> {
-        let contents = self.contents();
-        let pending = contents.homes.values().filter(|home| home.statement.is_none());
-        Ok(pending.map(|home| home.choice.clone()).filter(|choice| choice.region == *region).collect())
+        let homes = contents.homes.values().map(|row| &row.home);
+        let mut homes: Vec<_> =
+            homes.filter(|home| tenant.is_none_or(|tenant| home.choice.tenant == *tenant)).cloned().collect();
+        homes.sort_by_key(|home| (home.choice.tenant.clone(), home.choice.types.to_string()));
+        Ok(homes)
     }
 }

@@ -22,7 +22,7 @@ use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::period::Period;
 use crate::region::Region;
-use crate::scope::{RecordType, Scope, TenantId};
+use crate::scope::{Scope, TenantId};
 use crate::wire;
 
 /// Whose key it is and for when; versions of a key share a slot.
@@ -242,56 +242,58 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     async fn close(&self) {}
 }
 
+/// Choices, and what was signed about them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedChoices {
+    /// The choices, all of one region.
+    pub choices: Vec<HomeChoice>,
+    /// The statement that names each of them.
+    pub statement: SignedStatement,
+    /// Whether that region itself signed it.
+    pub own: bool,
+}
+
 /// What came of choosing homes.
 #[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a registry that answers more must be understood")]
 pub enum Chosen {
-    /// All of them stand: those that were made now, by their place in the list; the others stood before.
-    Made(Vec<usize>),
+    /// All of them stand, from now or from before.
+    Made,
     /// Nothing was written: these contradict an earlier choice, whose region is given.
-    Contradicted(Vec<(usize, Region)>),
+    Contradicted(Vec<(HomeChoice, Region)>),
 }
 
 /// The registry of homes, one for all regions.
 ///
 /// Guarantees: a scope's home is written once, by a primary key and by triggers that refuse update and
-/// delete; of two contradicting choices, one is refused, whoever makes them and when.
+/// delete; of two contradicting choices, one is refused, whoever makes them and when. It keeps statements and
+/// judges none: whoever reads a home verifies what was signed about it.
 #[async_trait]
 pub trait HomeRegistry: Send + Sync + fmt::Debug {
-    /// Makes all choices or none.
+    /// What stands in the place of each choice, whichever its region: that of its own types, else `all`. With the
+    /// statement of the home itself if there is one, otherwise with the other.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
-    async fn choose(&self, choices: &[HomeChoice], now: crate::Time) -> Result<Chosen>;
+    async fn standing(&self, choices: &[HomeChoice]) -> Result<Vec<Option<ChosenHome>>>;
 
-    /// Keeps the signed statement of choices that were pending.
+    /// Makes all choices of all lists, in their order, or none. One that stands already is left as it is.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
-    async fn add_statement(
-        &self,
-        region: &Region,
-        choices: &[HomeChoice],
-        signed: &SignedStatement,
-    ) -> Result<()>;
+    async fn choose(&self, lists: &[SignedChoices], now: crate::Time) -> Result<Chosen>;
 
-    /// The choice that gives a scope its home: its own type's, else `all`.
+    /// Keeps another statement about choices that stand. Of each kind, the home's own or not, the first stays.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
-    async fn home(&self, tenant: &TenantId, record_type: &RecordType) -> Result<Option<ChosenHome>>;
+    async fn add_statement(&self, list: &SignedChoices) -> Result<()>;
 
     /// All choices, of one tenant or of all, in the order of tenant and type.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
     async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<ChosenHome>>;
-
-    /// Choices of a region that are not signed yet.
-    ///
-    /// # Errors
-    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
-    async fn pending(&self, region: &Region) -> Result<Vec<HomeChoice>>;
 
     /// Lets go of connections. What is asked of a registry that was closed may fail.
     async fn close(&self) {}

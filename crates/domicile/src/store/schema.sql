@@ -37,17 +37,18 @@ CREATE TABLE homes (
 
 CREATE TABLE home_statements (
     id        INTEGER PRIMARY KEY,
-    region    TEXT NOT NULL,
     body      BLOB NOT NULL,
     signature BLOB NOT NULL
 ) STRICT;
 
--- Which statement speaks of which choice; a choice without one is pending.
+-- Which statements speak of which choice: the home's own (1), and that of the region where it was chosen (0). A choice
+-- with the latter alone is pending; one with neither is none of ours.
 CREATE TABLE home_signed (
     tenant      TEXT    NOT NULL,
     record_type TEXT    NOT NULL,
+    own         INTEGER NOT NULL CHECK (own IN (0, 1)),
     statement   INTEGER NOT NULL REFERENCES home_statements (id),
-    PRIMARY KEY (tenant, record_type),
+    PRIMARY KEY (tenant, record_type, own),
     FOREIGN KEY (tenant, record_type) REFERENCES homes (tenant, record_type)
 ) STRICT, WITHOUT ROWID;
 
@@ -76,7 +77,8 @@ CREATE TRIGGER home_statements_new BEFORE INSERT ON home_statements
 WHEN EXISTS (SELECT 1 FROM home_statements WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'a statement is made once'); END;
 CREATE TRIGGER home_signed_new BEFORE INSERT ON home_signed
-WHEN EXISTS (SELECT 1 FROM home_signed WHERE tenant = NEW.tenant AND record_type = NEW.record_type)
+WHEN EXISTS (
+    SELECT 1 FROM home_signed WHERE tenant = NEW.tenant AND record_type = NEW.record_type AND own = NEW.own)
 BEGIN SELECT RAISE(ABORT, 'a statement is made once'); END;
 CREATE TRIGGER homes_once BEFORE UPDATE ON homes
 BEGIN SELECT RAISE(ABORT, 'a home is chosen once'); END;

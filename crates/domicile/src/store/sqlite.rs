@@ -8,16 +8,18 @@ use async_trait::async_trait;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Executor, Row};
+use sqlx::{AssertSqlSafe, Executor, Row, SqliteConnection};
 
-use super::{Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore};
+use super::{
+    Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore, SignedChoices,
+};
 use crate::audit::{ChainBeginning, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::files;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::random::{OsRandom, Randomness};
-use crate::region::{Place, Region};
+use crate::region::Place;
 use crate::scope::{RecordType, Scope, TenantId};
 use crate::time::Time;
 
@@ -183,17 +185,13 @@ impl SqliteStore {
         let body: Option<Vec<u8>> = self.column(row, "body")?;
         let signature: Option<Vec<u8>> = self.column(row, "signature")?;
         Ok(ChosenHome {
-            choice: self.home_choice(row)?,
+            choice: HomeChoice {
+                tenant: self.column::<&str>(row, "tenant")?.parse()?,
+                types: self.column::<&str>(row, "record_type")?.parse()?,
+                region: self.column::<&str>(row, "region")?.parse()?,
+            },
             chosen: Time::from_micros(self.column(row, "chosen")?)?,
             statement: body.zip(signature).map(|(body, signature)| SignedStatement { body, signature }),
-        })
-    }
-
-    fn home_choice(&self, row: &SqliteRow) -> Result<HomeChoice> {
-        Ok(HomeChoice {
-            tenant: self.column::<&str>(row, "tenant")?.parse()?,
-            types: self.column::<&str>(row, "record_type")?.parse()?,
-            region: self.column::<&str>(row, "region")?.parse()?,
         })
     }
 
@@ -368,127 +366,134 @@ impl KeyStore for SqliteStore {
     }
 }
 
-#[async_trait]
-impl HomeRegistry for SqliteStore {
-    async fn choose(&self, choices: &[HomeChoice], now: Time) -> Result<Chosen> {
-        // The transaction takes the write lock first: what it reads cannot change before it commits.
-        let mut transaction =
-            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
-        let (mut made, mut contradicted) = (Vec::new(), Vec::new());
-        for (place, choice) in choices.iter().enumerate() {
-            let standing = sqlx::query(
-                "SELECT region FROM homes WHERE tenant = ? AND record_type IN (?, 'all')
-                 ORDER BY record_type = 'all' LIMIT 1",
-            )
-            .bind(choice.tenant.as_str())
-            .bind(choice.types.as_str())
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(|source| self.unavailable(source))?;
-            if let Some(row) = standing {
-                let region: Region = self.column::<&str>(&row, "region")?.parse()?;
-                if region != choice.region {
-                    contradicted.push((place, region));
-                }
-                continue;
-            }
-            sqlx::query("INSERT INTO homes VALUES (?, ?, ?, ?)")
-                .bind(choice.tenant.as_str())
-                .bind(choice.types.as_str())
-                .bind(choice.region.as_str())
-                .bind(now.micros())
-                .execute(&mut *transaction)
-                .await
-                .map_err(|source| self.unavailable(source))?;
-            made.push(place);
-        }
-        if !contradicted.is_empty() {
-            transaction.rollback().await.map_err(|source| self.unavailable(source))?;
-            return Ok(Chosen::Contradicted(contradicted));
-        }
-        transaction.commit().await.map_err(|source| self.unavailable(source))?;
-        Ok(Chosen::Made(made))
-    }
+/// Choices with the statement of the home itself if there is one, otherwise with the other.
+const HOMES: &str = "SELECT homes.*, body, signature FROM homes
+     LEFT JOIN home_signed ON home_signed.tenant = homes.tenant AND home_signed.record_type = homes.record_type
+         AND own = (SELECT max(own) FROM home_signed AS best
+                    WHERE best.tenant = homes.tenant AND best.record_type = homes.record_type)
+     LEFT JOIN home_statements ON home_statements.id = statement";
 
-    async fn add_statement(
+impl SqliteStore {
+    /// What stands in the place of a choice.
+    async fn standing_home(
         &self,
-        region: &Region,
-        choices: &[HomeChoice],
-        signed: &SignedStatement,
-    ) -> Result<()> {
-        let mut transaction =
-            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
-        let row = sqlx::query(
-            "INSERT INTO home_statements (region, body, signature) VALUES (?, ?, ?) RETURNING id",
-        )
-        .bind(region.as_str())
-        .bind(&signed.body[..])
-        .bind(&signed.signature[..])
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(|source| self.unavailable(source))?;
-        let statement: i64 = self.column(&row, "id")?;
-        for choice in choices {
-            // Two processes may sign the same pending choice; the first statement stands.
-            sqlx::query(
-                "INSERT INTO home_signed SELECT ?1, ?2, ?3 WHERE NOT EXISTS
-                 (SELECT 1 FROM home_signed WHERE tenant = ?1 AND record_type = ?2)",
-            )
-            .bind(choice.tenant.as_str())
-            .bind(choice.types.as_str())
-            .bind(statement)
-            .execute(&mut *transaction)
-            .await
-            .map_err(|source| self.unavailable(source))?;
-        }
-        transaction.commit().await.map_err(|source| self.unavailable(source))
-    }
-
-    async fn home(&self, tenant: &TenantId, record_type: &RecordType) -> Result<Option<ChosenHome>> {
-        sqlx::query(
-            "SELECT homes.*, body, signature FROM homes
-             LEFT JOIN home_signed USING (tenant, record_type)
-             LEFT JOIN home_statements ON home_statements.id = statement
-             WHERE tenant = ? AND record_type IN (?, 'all') ORDER BY record_type = 'all' LIMIT 1",
-        )
-        .bind(tenant.as_str())
-        .bind(record_type.as_str())
-        .fetch_optional(&self.pool)
+        connection: &mut SqliteConnection,
+        choice: &HomeChoice,
+    ) -> Result<Option<ChosenHome>> {
+        sqlx::query(AssertSqlSafe(format!(
+            "{HOMES} WHERE homes.tenant = ? AND homes.record_type IN (?, 'all')
+             ORDER BY homes.record_type = 'all' LIMIT 1"
+        )))
+        .bind(choice.tenant.as_str())
+        .bind(choice.types.as_str())
+        .fetch_optional(connection)
         .await
         .map_err(|source| self.unavailable(source))?
         .map(|row| self.chosen_home(&row))
         .transpose()
     }
 
-    async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<ChosenHome>> {
+    async fn insert_statement(
+        &self,
+        connection: &mut SqliteConnection,
+        signed: &SignedStatement,
+    ) -> Result<i64> {
+        let row = sqlx::query("INSERT INTO home_statements (body, signature) VALUES (?, ?) RETURNING id")
+            .bind(&signed.body[..])
+            .bind(&signed.signature[..])
+            .fetch_one(connection)
+            .await
+            .map_err(|source| self.unavailable(source))?;
+        self.column(&row, "id")
+    }
+
+    /// Links a choice with a statement. Two processes may sign the same choice; the first statement stays.
+    async fn insert_signed(
+        &self,
+        connection: &mut SqliteConnection,
+        choice: &HomeChoice,
+        own: bool,
+        statement: i64,
+    ) -> Result<()> {
         sqlx::query(
-            "SELECT homes.*, body, signature FROM homes
-             LEFT JOIN home_signed USING (tenant, record_type)
-             LEFT JOIN home_statements ON home_statements.id = statement
-             WHERE ?1 IS NULL OR tenant = ?1 ORDER BY tenant, record_type",
+            "INSERT INTO home_signed SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS
+             (SELECT 1 FROM home_signed WHERE tenant = ?1 AND record_type = ?2 AND own = ?3)",
         )
+        .bind(choice.tenant.as_str())
+        .bind(choice.types.as_str())
+        .bind(own)
+        .bind(statement)
+        .execute(connection)
+        .await
+        .map(|_| ())
+        .map_err(|source| self.unavailable(source))
+    }
+}
+
+#[async_trait]
+impl HomeRegistry for SqliteStore {
+    async fn standing(&self, choices: &[HomeChoice]) -> Result<Vec<Option<ChosenHome>>> {
+        let mut connection = self.pool.acquire().await.map_err(|source| self.unavailable(source))?;
+        let mut standing = Vec::with_capacity(choices.len());
+        for choice in choices {
+            standing.push(self.standing_home(&mut connection, choice).await?);
+        }
+        Ok(standing)
+    }
+
+    async fn choose(&self, lists: &[SignedChoices], now: Time) -> Result<Chosen> {
+        // The transaction takes the write lock first: what it reads cannot change before it commits.
+        let mut transaction =
+            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
+        let mut contradicted = Vec::new();
+        for list in lists {
+            let statement = self.insert_statement(&mut transaction, &list.statement).await?;
+            for choice in &list.choices {
+                if let Some(standing) = self.standing_home(&mut transaction, choice).await? {
+                    if standing.choice.region != choice.region {
+                        contradicted.push((choice.clone(), standing.choice.region));
+                    }
+                    continue;
+                }
+                sqlx::query("INSERT INTO homes VALUES (?, ?, ?, ?)")
+                    .bind(choice.tenant.as_str())
+                    .bind(choice.types.as_str())
+                    .bind(choice.region.as_str())
+                    .bind(now.micros())
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(|source| self.unavailable(source))?;
+                self.insert_signed(&mut transaction, choice, list.own, statement).await?;
+            }
+        }
+        if !contradicted.is_empty() {
+            transaction.rollback().await.map_err(|source| self.unavailable(source))?;
+            return Ok(Chosen::Contradicted(contradicted));
+        }
+        transaction.commit().await.map_err(|source| self.unavailable(source))?;
+        Ok(Chosen::Made)
+    }
+
+    async fn add_statement(&self, list: &SignedChoices) -> Result<()> {
+        let mut transaction =
+            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
+        let statement = self.insert_statement(&mut transaction, &list.statement).await?;
+        for choice in &list.choices {
+            self.insert_signed(&mut transaction, choice, list.own, statement).await?;
+        }
+        transaction.commit().await.map_err(|source| self.unavailable(source))
+    }
+
+    async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<ChosenHome>> {
+        sqlx::query(AssertSqlSafe(format!(
+            "{HOMES} WHERE ?1 IS NULL OR homes.tenant = ?1 ORDER BY homes.tenant, homes.record_type"
+        )))
         .bind(tenant.map(TenantId::as_str))
         .fetch_all(&self.pool)
         .await
         .map_err(|source| self.unavailable(source))?
         .iter()
         .map(|row| self.chosen_home(row))
-        .collect()
-    }
-
-    async fn pending(&self, region: &Region) -> Result<Vec<HomeChoice>> {
-        sqlx::query(
-            "SELECT * FROM homes WHERE region = ?
-             AND NOT EXISTS (SELECT 1 FROM home_signed
-                             WHERE home_signed.tenant = homes.tenant AND home_signed.record_type = homes.record_type)
-             ORDER BY tenant, record_type",
-        )
-        .bind(region.as_str())
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|source| self.unavailable(source))?
-        .iter()
-        .map(|row| self.home_choice(row))
         .collect()
     }
 

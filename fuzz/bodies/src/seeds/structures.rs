@@ -217,6 +217,7 @@ fn statement() -> HomeStatement {
     let tenant = |name: &str| name.parse().unwrap();
     HomeStatement {
         place: any_header().place,
+        by: "us-east-1".parse().unwrap(),
         signed: Time::EPOCH,
         choices: vec![(tenant("acme"), Types::All), (tenant("globex"), Types::One(RecordType::FAX))],
     }

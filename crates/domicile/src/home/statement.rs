@@ -1,129 +1,31 @@
-//! Homes: the region that a scope chose, once, as a statement signed by that region's key.
+//! What is signed about homes: which tenants and types chose which region, and who says so.
 
-use std::fmt;
-use std::str::FromStr;
-
+use super::{HomeChoice, HomeState, Types};
 use crate::engine::Unverified;
 use crate::error::{Code, Error, Result};
 use crate::kms::VerifyingKey;
 use crate::region::{Jurisdiction, Place, Region};
-use crate::scope::{RecordType, Scope, TenantId};
+use crate::scope::TenantId;
 use crate::time::Time;
 use crate::wire::{Decoder, Encoder, Malformed};
 
-/// Which record types a choice is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "one or all: there is no third")]
-pub enum Types {
-    /// This one.
-    One(RecordType),
-    /// Every type that has no home of its own, now and later.
-    All,
-}
-
-impl Types {
-    /// The type, or `all`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Types::One(record_type) => record_type.as_str(),
-            Types::All => "all",
-        }
-    }
-
-    /// Whether a choice for these types gives `record_type` a home.
-    #[must_use]
-    pub fn cover(&self, record_type: &RecordType) -> bool {
-        match self {
-            Types::One(one) => one == record_type,
-            Types::All => true,
-        }
-    }
-}
-
-impl fmt::Display for Types {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Types {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text == "all" { Ok(Types::All) } else { text.parse().map(Types::One) }
-    }
-}
-
-/// A choice of a home, before it is made.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HomeChoice {
-    /// Who chooses.
-    pub tenant: TenantId,
-    /// For which record types.
-    pub types: Types,
-    /// The region.
-    pub region: Region,
-}
-
-impl fmt::Display for HomeChoice {
-    /// Shows `acme/voice -> eu-central-1`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} -> {}", self.tenant, self.types, self.region)
-    }
-}
-
-/// A choice as it stands in the registry of homes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChosenHome {
-    /// The choice.
-    pub choice: HomeChoice,
-    /// When it was made.
-    pub chosen: Time,
-    /// The signed statement; none while the choice is pending.
-    pub statement: Option<SignedStatement>,
-}
-
-/// The home of a scope, verified against its region's signing key.
-///
-/// Only [`Domicile`](crate::Domicile) makes one, from the registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Home {
-    /// Whose home.
-    pub(crate) scope: Scope,
-    /// The region, with its jurisdiction.
-    pub(crate) place: Place,
-}
-
-impl Home {
-    /// Whose home.
-    #[must_use]
-    pub fn scope(&self) -> &Scope {
-        &self.scope
-    }
-
-    /// The region, with its jurisdiction.
-    #[must_use]
-    pub fn place(&self) -> &Place {
-        &self.place
-    }
-}
-
-/// The encoded statement and the region's signature over it.
+/// The encoded statement and a region's signature over it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedStatement {
     /// A [`HomeStatement`], encoded.
     pub body: Vec<u8>,
-    /// The signature of the region's key over `body`.
+    /// The signature over `body` of the key of the region that the statement is by.
     pub signature: Vec<u8>,
 }
 
-/// What the home region signs: these tenants and types chose it at this time. One signature covers up
-/// to [`CHOICES_MAX`](Self::CHOICES_MAX) choices.
+/// What is signed: these tenants and types chose this home at this time. One signature covers up to
+/// [`CHOICES_MAX`](Self::CHOICES_MAX) choices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HomeStatement {
     /// The home.
     pub place: Place,
+    /// The region that signs: the home itself, or where the choice was made while the home's key was not at hand.
+    pub by: Region,
     /// When the statement was signed.
     pub signed: Time,
     /// Who chose it, and for which types.
@@ -148,6 +50,7 @@ impl HomeStatement {
         out.short(Self::LABEL, "label")?
             .short(self.place.region.as_str().as_bytes(), "region")?
             .short(self.place.jurisdiction.as_str().as_bytes(), "jurisdiction")?
+            .short(self.by.as_str().as_bytes(), "signing region")?
             .i64(self.signed.micros())
             .count(self.choices.len(), "choices")?;
         for (tenant, types) in &self.choices {
@@ -170,6 +73,7 @@ impl HomeStatement {
         let region: Region = input.text("region")?.parse().map_err(|_| bad("region"))?;
         let jurisdiction: Jurisdiction =
             input.text("jurisdiction")?.parse().map_err(|_| bad("jurisdiction"))?;
+        let by = input.text("signing region")?.parse().map_err(|_| bad("signing region"))?;
         let signed = Time::from_micros(input.i64("time")?).map_err(|_| bad("time"))?;
         let count = input.count(4, "choices")?;
         if count > Self::CHOICES_MAX {
@@ -182,41 +86,52 @@ impl HomeStatement {
             choices.push((tenant, types));
         }
         input.end("end of the statement")?;
-        Ok(Self { place: Place { region, jurisdiction }, signed, choices })
+        Ok(Self { place: Place { region, jurisdiction }, by, signed, choices })
     }
 }
 
 impl SignedStatement {
-    /// Checks that the region said this, and that it speaks of this very choice.
+    /// Checks that a region said this, and that it speaks of this very choice; says which of the two it was.
+    /// `key_of` gives the pinned key of a region, if it is configured.
     ///
     /// # Errors
     /// [`HomeForged`](Code::HomeForged): somebody changed the registry.
-    pub fn verify(&self, choice: &HomeChoice, place: &Place, key: &VerifyingKey) -> Result<()> {
-        let forged = || {
-            Error::new(Code::HomeForged, format!("the home {choice} is not what {} signed", choice.region))
-                .advise("the registry of homes was changed behind Domicile's back: restore it, and find out by whom")
-        };
-        key.verify(&self.body, &self.signature).map_err(|Unverified| forged())?;
-        let statement = HomeStatement::decode(&self.body).map_err(|_| forged())?;
+    pub fn verify(
+        &self,
+        choice: &HomeChoice,
+        place: &Place,
+        key_of: impl Fn(&Region) -> Option<VerifyingKey>,
+    ) -> Result<HomeState> {
+        let statement = HomeStatement::decode(&self.body).map_err(|_| forged(choice))?;
+        let key = key_of(&statement.by).ok_or_else(|| forged(choice))?;
+        key.verify(&self.body, &self.signature).map_err(|Unverified| forged(choice))?;
         let named = statement
             .choices
             .iter()
             .any(|(tenant, types)| *tenant == choice.tenant && *types == choice.types);
         if statement.place != *place || choice.region != place.region || !named {
-            return Err(forged());
+            return Err(forged(choice));
         }
-        Ok(())
+        Ok(if statement.by == place.region { HomeState::Signed } else { HomeState::Pending })
     }
+}
+
+/// A home that is not what anybody signed.
+pub(crate) fn forged(choice: &HomeChoice) -> Error {
+    Error::new(Code::HomeForged, format!("the home {choice} is not what a region signed"))
+        .advise("the registry of homes was changed behind Domicile's back: restore it, and find out by whom")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scope::RecordType;
     use ed25519_dalek::{Signer, SigningKey};
 
     fn statement() -> HomeStatement {
         HomeStatement {
             place: Place { region: "eu-central-1".parse().unwrap(), jurisdiction: "EU".parse().unwrap() },
+            by: "eu-central-1".parse().unwrap(),
             signed: "2026-11-24T08:00:00Z".parse().unwrap(),
             choices: vec![
                 ("acme".parse().unwrap(), Types::One(RecordType::VOICE)),
@@ -242,16 +157,17 @@ mod tests {
             types: Types::All,
             region: statement.place.region.clone(),
         };
-        signed.verify(&choice, &statement.place, &key).unwrap();
+        let key_of = |region: &Region| (region.as_str() == "eu-central-1").then_some(key);
+        assert_eq!(signed.verify(&choice, &statement.place, key_of).unwrap(), HomeState::Signed);
         for bit in 0..signed.body.len() * 8 {
             let mut bad = signed.clone();
             bad.body[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(bad.verify(&choice, &statement.place, &key).unwrap_err().code(), Code::HomeForged);
+            assert_eq!(bad.verify(&choice, &statement.place, key_of).unwrap_err().code(), Code::HomeForged);
         }
         for bit in 0..signed.signature.len() * 8 {
             let mut bad = signed.clone();
             bad.signature[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(bad.verify(&choice, &statement.place, &key).unwrap_err().code(), Code::HomeForged);
+            assert_eq!(bad.verify(&choice, &statement.place, key_of).unwrap_err().code(), Code::HomeForged);
         }
     }
 
@@ -272,7 +188,22 @@ mod tests {
             (choice("acme", Types::All, "us-east-1"), &us),
             (choice("acme", Types::All, "eu-central-1"), &moved),
         ] {
-            assert_eq!(signed.verify(&choice, place, &key).unwrap_err().code(), Code::HomeForged, "{choice}");
+            let found = signed.verify(&choice, place, |_| Some(key));
+            assert_eq!(found.unwrap_err().code(), Code::HomeForged, "{choice}");
         }
+    }
+
+    #[test]
+    fn what_another_region_signed_is_pending_and_what_an_unknown_one_signed_is_forged() {
+        let asked = HomeStatement { by: "us-east-1".parse().unwrap(), ..statement() };
+        let (key, signed) = sign(&asked);
+        let choice = HomeChoice {
+            tenant: "acme".parse().unwrap(),
+            types: Types::All,
+            region: asked.place.region.clone(),
+        };
+        assert_eq!(signed.verify(&choice, &asked.place, |_| Some(key)).unwrap(), HomeState::Pending);
+        let unknown = signed.verify(&choice, &asked.place, |_| None);
+        assert_eq!(unknown.unwrap_err().code(), Code::HomeForged);
     }
 }

@@ -1,0 +1,263 @@
+//! Choosing homes, and looking them up: the registry's rows, held against what regions signed.
+//!
+//! A row that nobody signed is no home. Whoever can write to the registry can therefore take a home away, which is
+//! noticed, and cannot make or move one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::audit::{AuditChain, Event, EventKind};
+use crate::error::{Code, Error, Result};
+use crate::home::{ChosenHome, Home, HomeChoice, HomeState, HomeStatement, SignedStatement, Types, forged};
+use crate::known_regions::KnownRegions;
+use crate::region::Region;
+use crate::scope::{Scope, TenantId};
+use crate::store::{Chosen, HomeRegistry, SignedChoices};
+use crate::time::Clock;
+
+/// What came of choosing homes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceReport {
+    /// Choices that were made now; the others stood already.
+    pub made: Vec<HomeChoice>,
+    /// Choices that exclude any other but that their region has not signed yet, because its key is not
+    /// at hand here.
+    pub pending: Vec<HomeChoice>,
+}
+
+/// The homes of all scopes, as one process sees them.
+#[derive(Debug)]
+pub(crate) struct Homes {
+    pub(crate) registry: Arc<dyn HomeRegistry>,
+    pub(crate) regions: KnownRegions,
+    /// Signs what the homes' own keys cannot.
+    pub(crate) here: Region,
+    pub(crate) audit: Arc<AuditChain>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Homes {
+    /// Makes all choices, or none. What is chosen stands in the audit chain and is signed before it is written, so
+    /// that no row is ever without a signature, whatever fails between.
+    pub(crate) async fn choose(&self, choices: &[HomeChoice]) -> Result<ChoiceReport> {
+        for choice in choices {
+            self.regions.get(&choice.region)?;
+            if choice.tenant.is_reserved() {
+                let what = format!("the tenant {} is reserved", choice.tenant);
+                return Err(Error::new(Code::NameReserved, what));
+            }
+        }
+        let standing = self.registry.standing(choices).await?;
+        let (mut fresh, mut contradicted, mut pending) = (Vec::new(), Vec::new(), Vec::new());
+        let mut list = List::default();
+        for (choice, standing) in choices.iter().zip(standing) {
+            let state = standing.as_ref().map(|chosen| self.verify(chosen)).transpose()?;
+            let region = match &standing {
+                Some(chosen) => Some(&chosen.choice.region),
+                None => list.region(choice),
+            };
+            match region {
+                Some(region) if *region != choice.region => {
+                    contradicted.push((choice.clone(), region.clone()));
+                }
+                Some(_) => pending.extend(standing.filter(|_| state == Some(HomeState::Pending))),
+                None => {
+                    list.add(choice);
+                    fresh.push(choice.clone());
+                }
+            }
+        }
+        if !contradicted.is_empty() {
+            return Err(self.refuse(&contradicted).await?);
+        }
+
+        self.record(EventKind::Choose, &fresh).await?;
+        let signed = self.sign_all(&fresh).await?;
+        if let Chosen::Contradicted(contradicted) = self.registry.choose(&signed, self.clock.now()).await? {
+            // Another process was faster.
+            return Err(self.refuse(&contradicted).await?);
+        }
+        let asked = signed.into_iter().filter(|signed| !signed.own).flat_map(|signed| signed.choices);
+        let mut report = ChoiceReport { pending: asked.collect(), made: fresh };
+        for chosen in pending {
+            if !self.sign_pending(&chosen).await? {
+                report.pending.push(chosen.choice);
+            }
+        }
+        Ok(report)
+    }
+
+    /// The home of a scope, verified; nothing is signed and nothing written.
+    pub(crate) async fn look_up(&self, scope: &Scope) -> Result<(Home, ChosenHome)> {
+        let choice = HomeChoice {
+            tenant: scope.tenant.clone(),
+            types: Types::One(scope.record_type.clone()),
+            // Not looked at: what stands is asked for.
+            region: self.here.clone(),
+        };
+        let standing = self.registry.standing(std::slice::from_ref(&choice)).await?;
+        let Some(chosen) = standing.into_iter().next().flatten() else {
+            return Err(Error::new(Code::HomeNone, format!("{scope} has not chosen a home"))
+                .rule("records are sealed and opened for a scope that has chosen its home, never for a guessed one")
+                .advise(format!(
+                    "domicile home choose {} {} --region NAME",
+                    scope.tenant, scope.record_type
+                )));
+        };
+        let state = self.verify(&chosen)?;
+        let place = self.regions.get(&chosen.choice.region)?.place.clone();
+        Ok((Home { scope: scope.clone(), place, state }, chosen))
+    }
+
+    /// Signs a pending home, if the home's key is at hand. The caller has asked the guard.
+    pub(crate) async fn settle(&self, home: Home, chosen: &ChosenHome) -> Result<Home> {
+        if home.state == HomeState::Pending && self.sign_pending(chosen).await? {
+            return Ok(Home { state: HomeState::Signed, ..home });
+        }
+        Ok(home)
+    }
+
+    /// All choices, of one tenant or of all, each with who signed it.
+    pub(crate) async fn all(
+        &self,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<(ChosenHome, Result<HomeState>)>> {
+        let homes = self.registry.homes(tenant).await?;
+        let verified = |chosen: ChosenHome| {
+            let state = self.verify(&chosen);
+            (chosen, state)
+        };
+        Ok(homes.into_iter().map(verified).collect())
+    }
+
+    fn verify(&self, chosen: &ChosenHome) -> Result<HomeState> {
+        let place = &self.regions.get(&chosen.choice.region)?.place;
+        let statement = chosen.statement.as_ref().ok_or_else(|| forged(&chosen.choice))?;
+        let key_of = |region: &Region| Some(self.regions.get(region).ok()?.verifying_key);
+        statement.verify(&chosen.choice, place, key_of)
+    }
+
+    /// Has the home sign what another region signed; whether its key is at hand.
+    async fn sign_pending(&self, chosen: &ChosenHome) -> Result<bool> {
+        self.verify(chosen)?;
+        let choices = [chosen.choice.clone()];
+        let Some(statement) = self.sign_as(&chosen.choice.region, &chosen.choice.region, &choices).await?
+        else {
+            return Ok(false);
+        };
+        self.record(EventKind::SignHome, &choices).await?;
+        let [choice] = choices;
+        self.registry.add_statement(&SignedChoices { choices: vec![choice], statement, own: true }).await?;
+        Ok(true)
+    }
+
+    async fn sign_all(&self, choices: &[HomeChoice]) -> Result<Vec<SignedChoices>> {
+        // What is for one type is written before what is for all others.
+        let mut lists: BTreeMap<(bool, &Region), Vec<&HomeChoice>> = BTreeMap::new();
+        for choice in choices {
+            lists.entry((choice.types == Types::All, &choice.region)).or_default().push(choice);
+        }
+        let mut signed = Vec::new();
+        for ((_, region), choices) in lists {
+            for choices in choices.chunks(HomeStatement::CHOICES_MAX) {
+                let choices: Vec<_> = choices.iter().map(|choice| (*choice).clone()).collect();
+                let (statement, own) = match self.sign_as(region, region, &choices).await? {
+                    Some(statement) => (statement, true),
+                    None => match self.sign_as(&self.here, region, &choices).await? {
+                        Some(statement) => (statement, false),
+                        None => {
+                            let what = format!("the signing key of {} is not at hand", self.here);
+                            return Err(Error::new(Code::KmsUnavailable, what));
+                        }
+                    },
+                };
+                signed.push(SignedChoices { choices, statement, own });
+            }
+        }
+        Ok(signed)
+    }
+
+    /// A statement by `by` that these chose `home`, at most as many as a statement may hold; `None` where the
+    /// key of `by` is not at hand.
+    async fn sign_as(
+        &self,
+        by: &Region,
+        home: &Region,
+        choices: &[HomeChoice],
+    ) -> Result<Option<SignedStatement>> {
+        let Some(kms) = &self.regions.get(by)?.kms else { return Ok(None) };
+        let place = &self.regions.get(home)?.place;
+        let statement = HomeStatement {
+            place: place.clone(),
+            by: by.clone(),
+            signed: self.clock.now(),
+            choices: choices.iter().map(|choice| (choice.tenant.clone(), choice.types.clone())).collect(),
+        };
+        let body = statement.encode().map_err(|source| {
+            Error::new(Code::NameInvalid, "these homes cannot be signed").because(source)
+        })?;
+        let signature = match kms.sign(&body).await {
+            Ok(signature) => signature,
+            Err(error) if error.code() == Code::KmsUnavailable => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let signed = SignedStatement { body, signature };
+        // What was signed must verify under the keys that every host has pinned.
+        for choice in choices {
+            signed.verify(choice, place, |region| Some(self.regions.get(region).ok()?.verifying_key))?;
+        }
+        Ok(Some(signed))
+    }
+
+    async fn record(&self, kind: EventKind, choices: &[HomeChoice]) -> Result<()> {
+        if choices.is_empty() {
+            return Ok(());
+        }
+        let events: Vec<_> = choices.iter().map(|choice| event(kind, choice)).collect();
+        self.audit.record(&events).await
+    }
+
+    /// Records that choices were refused; returns why they were.
+    async fn refuse(&self, contradicted: &[(HomeChoice, Region)]) -> Result<Error> {
+        let refused =
+            |(choice, _): &(HomeChoice, Region)| event(EventKind::Refuse, choice).outcome(Code::HomeChosen);
+        let events: Vec<_> = contradicted.iter().map(refused).collect();
+        self.audit.record(&events).await?;
+        Ok(contradiction(contradicted))
+    }
+}
+
+fn event(kind: EventKind, choice: &HomeChoice) -> Event {
+    Event::new(kind).region(&choice.region).tenant_and_types(choice.tenant.as_str(), choice.types.as_str())
+}
+
+fn contradiction(contradicted: &[(HomeChoice, Region)]) -> Error {
+    const NAMED_MAX: usize = 20;
+    let named: Vec<_> = contradicted
+        .iter()
+        .take(NAMED_MAX)
+        .map(|(choice, stands)| {
+            format!("{}/{} has chosen {stands}, not {}", choice.tenant, choice.types, choice.region)
+        })
+        .collect();
+    let more = contradicted.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Error::new(Code::HomeChosen, format!("{}{more}", named.join("; ")))
+        .rule("a home is chosen once")
+        .advise("keep the home that stands; nothing was written")
+}
+
+/// The choices of one list so far, so that it does not contradict itself.
+#[derive(Default)]
+struct List(HashMap<(TenantId, Types), Region>);
+
+impl List {
+    fn region(&self, choice: &HomeChoice) -> Option<&Region> {
+        let of = |types: Types| self.0.get(&(choice.tenant.clone(), types));
+        of(choice.types.clone()).or_else(|| of(Types::All).filter(|_| choice.types != Types::All))
+    }
+
+    fn add(&mut self, choice: &HomeChoice) {
+        self.0.insert((choice.tenant.clone(), choice.types.clone()), choice.region.clone());
+    }
+}
