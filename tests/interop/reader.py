@@ -375,7 +375,7 @@ SEALED, CONTINUED, CONTINUES = 1, 2, 4
 NO_LANE = 0xFFFFFFFF
 SUITES = {1: AESGCM, 2: ChaCha20Poly1305}  # SEG-3
 TIMES, ARRIVALS, LONG = 1, 2, 4
-MAX_PAYLOAD, MAX_BLOCKS, MAX_LANE, MAX_LANES = 16 << 20, 1 << 24, 64 << 30, 1 << 20
+MAX_PAYLOAD, MAX_BLOCKS, MAX_LANE, MAX_LANES, MAX_ORDINAL = 16 << 20, 1 << 24, 64 << 30, 1 << 20, 1 << 29
 
 Block = namedtuple("Block", "offset header kind flags lane sequence ordinal nonce payload tag end")  # payload as in the file
 
@@ -433,6 +433,9 @@ def parse_header(data):
     need(fields.number(1) == 0, "header: unknown flags")
     return header, suite, segment_id, region, jurisdiction
 
+def max_descriptor(lane):
+    return 4 << 10 if lane else 2 << 20
+
 def parse_block(data, offset, segment_id):
     # SEG-4, SEG-6, SEG-7
     header = data[offset:offset + BLOCK]
@@ -449,9 +452,12 @@ def parse_block(data, offset, segment_id):
     need(kind == DATA or not flags & (CONTINUED | CONTINUES), f"{where}: continued, and no data")
     need((lane == NO_LANE) == (kind == FOOTER), f"{where}: lane")
     need(lane < MAX_LANES or kind == FOOTER, f"{where}: lane beyond the limit")
+    need(sequence < MAX_BLOCKS, f"{where}: sequence beyond the limit")
+    need(ordinal < MAX_ORDINAL + (kind == FOOTER), f"{where}: ordinal beyond the limit")
     need(kind not in (DATA, PREAMBLE, POSTAMBLE) or lane != 0, f"{where}: {NAMES[kind % 9]} in lane 0")
     need(kind != COMMIT or lane == 0, f"{where}: commit outside lane 0")
     need(length <= MAX_PAYLOAD or kind == FOOTER, f"{where}: payload beyond 16 MiB")
+    need(kind != OPEN or length <= max_descriptor(lane) + 148, f"{where}: opening too long")
     sealed_end = offset + BLOCK + length + (TAG if flags & SEALED else 0)
     end = pad8(sealed_end)
     need(end <= len(data), f"{where}: cut short", Damage)
@@ -480,10 +486,15 @@ def parse_descriptor(lane, header_suite):
     before = None
     for _ in range(fields.number(4)):
         name, _value = octets(fields.text()), fields.text()
+        need(lane.number, f"{what}: lane 0 with a context")
         need(before is None or before < name, f"{what}: names of the context do not rise")
         before = name
+    before = b""
     for _ in range(fields.number(4)):
-        fields.text()
+        name = octets(fields.text())
+        need(lane.number, f"{what}: lane 0 with findable fields")
+        need(before < name, f"{what}: names of findable fields are empty or do not rise")
+        before = name
         need(fields.number(1) in (1, 2), f"{what}: unknown normaliser")
     replaced = fields.number(4)
     need(lane.number == 0 or replaced == 0, f"{what}: replaced segments outside lane 0")
@@ -566,7 +577,7 @@ class Segment:
             lane = self.lanes[block.lane]
         need(block.sequence == len(lane.blocks) < MAX_BLOCKS, f"block at {block.offset}: sequence {block.sequence}, not {len(lane.blocks)}")
         # SEG-6
-        rank = RANK.get(block.kind, lane.rank)
+        rank = RANK.get(block.kind, RANK[DATA])  # unknown kinds stand among the data
         once = block.kind in (PREAMBLE, POSTAMBLE, OPEN, END)
         need(rank >= lane.rank and lane.rank < 5 and (not once or rank > lane.rank or not lane.blocks), f"block at {block.offset}: order of kinds")
         lane.rank = rank
@@ -603,7 +614,7 @@ class Segment:
         # SEG-9
         fields = Cursor(block.payload, f"opening of lane {block.lane}")
         length = fields.number(4)
-        need(length <= (4 << 10 if block.lane else 2 << 20), f"{fields.what}: descriptor too long")
+        need(length <= max_descriptor(block.lane), f"{fields.what}: descriptor too long")
         lane = Lane(block.lane, fields.take(length))
         commitment = fields.take(32)
         wrapped = fields.take(fields.number(2))

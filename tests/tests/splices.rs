@@ -26,7 +26,7 @@ struct Block {
 
 impl Block {
     fn opening(&self) -> LaneOpen {
-        LaneOpen::decode(&self.body[..self.header.payload_bytes()]).unwrap()
+        LaneOpen::decode(&self.body[..self.header.payload_bytes()], self.header.lane).unwrap()
     }
 
     /// The same block with another opening of a lane in it.

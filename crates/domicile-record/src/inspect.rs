@@ -126,14 +126,14 @@ pub fn inspect<S: Source>(source: S) -> Result<Inspection> {
             blocks: lane.blocks.len() as u64,
             data_blocks: lane.data_blocks,
             bytes: lane.block_bytes,
-            ended: lane.end.is_some(),
+            ended: !lane.ends.is_empty(),
             key: open.wrapped.tenant.key.to_string(),
             leaf: open.wrapped.tenant.leaf.to_string(),
         });
     }
     let region_ended =
-        walked.lanes.get(&crate::format::LaneNo::REGION).is_some_and(|lane| lane.end.is_some());
-    let all_ended = walked.lanes.values().all(|lane| lane.end.is_some());
+        walked.lanes.get(&crate::format::LaneNo::REGION).is_some_and(|lane| !lane.ends.is_empty());
+    let all_ended = walked.lanes.values().all(|lane| !lane.ends.is_empty());
     (inspection.state, inspection.detail) = match (walked.damage, walked.tail, region_ended) {
         (Some(damage), _, _) => {
             ("corrupt", format!("{} bytes from byte {} are no block", damage.bytes, damage.at))

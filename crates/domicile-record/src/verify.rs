@@ -9,8 +9,8 @@ use domicile::{Class, Domicile, Purpose, Request, Result};
 use serde::Serialize;
 
 use crate::format::{
-    Arrivals, BlockHeader, BlockKind, Commit, DataBlock, Footer, IndexEntry, LaneEnd, LaneKey, LaneNo,
-    LaneOpen, Section, SegmentHeader,
+    Arrivals, BlockHeader, BlockKind, Commit, DataBlock, DirectoryEntry, Footer, IndexEntry, LaneEnd,
+    LaneKey, LaneNo, LaneOpen, Section, SegmentHeader,
 };
 use crate::reader::{Damage, ReadableLane, Segment, Selection, Source, State, Step, Walker, unreadable};
 use crate::running_hash::{RunningHash, end_hash};
@@ -77,6 +77,12 @@ pub struct Finding {
     pub what: String,
 }
 
+/// Blocks that wait for one of a lower ordinal: a bound to what a file takes whose blocks come in no order.
+const WAITING_MAX: usize = 1 << 18;
+
+/// How much of a footer is read at once.
+const FOOTER_WINDOW_BYTES: usize = 64 << 10;
+
 /// The most findings that a verification lists.
 pub const FINDINGS_MAX: usize = 100;
 
@@ -123,6 +129,10 @@ impl<S: Source> Segment<S> {
         let mut body = Vec::new();
         while let Some(step) = walker.next().map_err(|source| unreadable(0, source))? {
             match step {
+                // It may be large, and is compared where it stands.
+                Step::Block { at, header, .. } if header.kind == BlockKind::Footer => {
+                    check.footer(at, &header)?;
+                }
                 Step::Block { at, header, encoded } => {
                     body.resize(header.body_bytes(), 0);
                     let from = at + BlockHeader::BYTES as u64;
@@ -178,6 +188,8 @@ struct Check<'a, S> {
     hash: HashCheck,
     durable: u64,
     end_hashes: BTreeMap<LaneNo, [u8; 32]>,
+    /// The ordinal of lane 0's end, which vouches for all before it.
+    last_ordinal: Option<u64>,
     /// The segment leaf that lane 0 names; all lanes name the same.
     segment_leaf: Option<LeafRef>,
     footer: bool,
@@ -197,14 +209,17 @@ struct HashCheck {
 enum HashItem {
     Sealed([u8; BlockHeader::BYTES], [u8; TAG_BYTES]),
     LaneOpen([u8; BlockHeader::BYTES], Vec<u8>, [u8; 32]),
-    Nothing,
 }
 
 impl HashCheck {
     fn add(&mut self, ordinal: u64, item: HashItem) -> Result<(), String> {
-        if ordinal < self.next_ordinal || self.waiting.insert(ordinal, item).is_some() {
+        if ordinal < self.next_ordinal || self.waiting.contains_key(&ordinal) {
             return Err(format!("a second block {ordinal} of the segment"));
         }
+        if self.waiting.len() >= WAITING_MAX && ordinal != self.next_ordinal {
+            return Err(format!("block {ordinal} stands too far before block {}", self.next_ordinal));
+        }
+        self.waiting.insert(ordinal, item);
         while let Some(item) = self.waiting.remove(&self.next_ordinal) {
             if let Some((at, expected)) = self.expected.remove(&self.next_ordinal)
                 && expected != self.hash.value()
@@ -216,11 +231,15 @@ impl HashCheck {
                 HashItem::LaneOpen(header, descriptor, commitment) => {
                     self.hash.add_lane_open(&header, &descriptor, &commitment);
                 }
-                HashItem::Nothing => {}
             }
             self.next_ordinal += 1;
         }
         Ok(())
+    }
+
+    /// Whether every block was added that stands before one that was, and everything that lane 0 said was compared.
+    fn is_settled(&self) -> bool {
+        self.waiting.is_empty() && self.expected.is_empty()
     }
 
     /// Lane 0 says what the hash is before the block with this ordinal, which is added after this.
@@ -255,6 +274,7 @@ impl<'a, S: Source> Check<'a, S> {
             hash,
             durable: 0,
             end_hashes: BTreeMap::new(),
+            last_ordinal: None,
             segment_leaf: None,
             footer: false,
         }
@@ -278,28 +298,48 @@ impl<'a, S: Source> Check<'a, S> {
         encoded: &[u8; BlockHeader::BYTES],
         body: &mut Vec<u8>,
     ) {
-        let ordinal = self.walked;
-        self.walked += 1;
-        if self.footer {
-            self.find(at, None, "a block stands behind the footer");
-            return;
-        }
-        if self.segment.file.header.edition == 0 && header.ordinal != ordinal {
-            self.find(
-                at,
-                Some(header.lane),
-                format!("block {} stands where block {ordinal} should", header.ordinal),
-            );
-        }
-        if header.kind == BlockKind::Footer {
-            self.footer = true;
-            self.check_footer(at, header, body);
+        let Some(ordinal) = self.pass(at, header) else { return };
+        if self.has_ended() {
+            self.find(at, Some(header.lane), "a block stands behind the end of lane 0");
             return;
         }
         if let Err(what) = self.lane_block(at, header, encoded, body) {
             self.first_damage.get_or_insert(Damage { at, bytes: header.block_bytes(), ordinal });
             self.find(at, Some(header.lane), what);
         }
+    }
+
+    fn footer(&mut self, at: u64, header: &BlockHeader) -> Result<()> {
+        if self.pass(at, header).is_none() {
+            return Ok(());
+        }
+        self.footer = true;
+        if !self.footer_agrees(at, header)? {
+            self.find(at, None, "the footer does not say what is");
+        }
+        Ok(())
+    }
+
+    /// Counts a block, and says which it is; `None` behind the footer, where no block belongs.
+    fn pass(&mut self, at: u64, header: &BlockHeader) -> Option<u64> {
+        let ordinal = self.walked;
+        self.walked += 1;
+        if self.footer {
+            self.find(at, None, "a block stands behind the footer");
+            return None;
+        }
+        // A file that was rewritten may have its blocks in another order, but for the last.
+        let in_order = self.segment.file.header.edition == 0 || header.kind == BlockKind::Footer;
+        if in_order && header.ordinal != ordinal {
+            let what = format!("block {} stands where block {ordinal} should", header.ordinal);
+            self.find(at, Some(header.lane).filter(|lane| *lane != LaneNo::NONE), what);
+        }
+        Some(ordinal)
+    }
+
+    /// Whether lane 0's end passed.
+    fn has_ended(&self) -> bool {
+        self.lanes.get(&LaneNo::REGION).is_some_and(|region| region.stage == Stage::Ended)
     }
 
     /// Checks one block of a lane; the error says what is wrong with it.
@@ -326,9 +366,8 @@ impl<'a, S: Source> Check<'a, S> {
         }
         let Some(readable) = lane.lane else {
             // Its key is not to be had here: the structure was checked, and nothing more can be.
-            let tag = tag_of(header, body);
-            let item = tag.map_or(HashItem::Nothing, |tag| HashItem::Sealed(*encoded, tag));
-            return self.hash.add(header.ordinal, item);
+            let tag = tag_of(header, body).ok_or("a block without a tag")?;
+            return self.hash.add(header.ordinal, HashItem::Sealed(*encoded, tag));
         };
         let tag = readable.opener.open(header, encoded, body).map_err(|error| error.what().to_owned())?;
         self.verified += 1;
@@ -369,8 +408,8 @@ impl<'a, S: Source> Check<'a, S> {
     ) -> Result<(), String> {
         let zeros = body.get(header.payload_bytes()..).unwrap_or_default().iter().all(|octet| *octet == 0);
         body.truncate(header.payload_bytes());
-        let open =
-            LaneOpen::decode(body).map_err(|source| format!("a lane's opening is damaged: {source}"))?;
+        let open = LaneOpen::decode(body, header.lane)
+            .map_err(|source| format!("a lane's opening is damaged: {source}"))?;
         if !zeros {
             return Err("the padding of a lane's opening is not zero".to_owned());
         }
@@ -401,6 +440,7 @@ impl<'a, S: Source> Check<'a, S> {
         }
         let Some(summary) = summary else { return Err("lane 0 ends without a summary".to_owned()) };
         self.hash.expect(header.ordinal, at, summary.running_hash);
+        self.last_ordinal = Some(header.ordinal);
         let mut others = self.lanes.iter().filter(|(lane, _)| **lane != LaneNo::REGION);
         for entry in &entries {
             let Some((number, lane)) = others.next() else {
@@ -421,33 +461,38 @@ impl<'a, S: Source> Check<'a, S> {
         if let Some((number, _)) = others.next() {
             return Err(format!("lane {number} is one too many"));
         }
-        let sum = |of: fn(&crate::format::DirectoryEntry) -> u64| entries.iter().map(of).sum::<u64>();
-        let totals =
-            (sum(|entry| entry.records), sum(|entry| entry.bytes), entries.len() as u64, header.ordinal);
-        if totals != (summary.records, summary.bytes, u64::from(summary.lanes), summary.blocks) {
+        let vouched = (u64::from(summary.lanes), summary.blocks, Some((summary.records, summary.bytes)));
+        if (entries.len() as u64, header.ordinal, DirectoryEntry::totals(&entries)) != vouched {
             return Err("the totals of the segment are not what lane 0 says".to_owned());
         }
         Ok(())
     }
 
     /// The footer must be, octet for octet, what the blocks before it make.
-    fn check_footer(&mut self, at: u64, header: &BlockHeader, body: &[u8]) {
+    fn footer_agrees(&mut self, at: u64, header: &BlockHeader) -> Result<bool> {
         let mut footer = Footer::new();
         for lane in self.lanes.values_mut() {
             if let Some(key) = &lane.key {
                 footer.add(key.clone(), std::mem::take(&mut lane.offsets));
             }
         }
-        let (payload, padding) = body.split_at_checked(header.payload_bytes()).unwrap_or((body, &[]));
-        let expected = footer.encode(&self.segment.file.header, at);
-        let agrees = expected.is_ok_and(|expected| expected == payload);
-        if !agrees
-            || header.lane != LaneNo::NONE
-            || header.sequence != 0
-            || padding.iter().any(|octet| *octet != 0)
-        {
-            self.find(at, None, "the footer does not say what is");
+        let Ok(mut expected) = footer.encode(&self.segment.file.header, at) else { return Ok(false) };
+        // The lengths first: only a footer as long as these blocks make it is worth reading.
+        if expected.len() != header.payload_bytes() {
+            return Ok(false);
         }
+        expected.resize(header.body_bytes(), 0);
+        let mut window = vec![0; expected.len().min(FOOTER_WINDOW_BYTES)];
+        let mut from = at + BlockHeader::BYTES as u64;
+        for expected in expected.chunks(FOOTER_WINDOW_BYTES) {
+            window.truncate(expected.len());
+            self.segment.file.source.read_at(from, &mut window).map_err(|source| unreadable(from, source))?;
+            if window != expected {
+                return Ok(false);
+            }
+            from += expected.len() as u64;
+        }
+        Ok(true)
     }
 
     fn finish(mut self) -> Verification {
@@ -458,7 +503,15 @@ impl<'a, S: Source> Check<'a, S> {
                 "the blocks before this are not those that lane 0 vouches for",
             );
         }
-        let ended = self.lanes.get(&LaneNo::REGION).is_some_and(|region| region.stage == Stage::Ended);
+        let ended = self.has_ended();
+        if self.last_ordinal.is_some_and(|last| self.hash.next_ordinal > last + 1) {
+            self.find(self.segment.file.length, None, "there are blocks that lane 0 does not vouch for");
+        }
+        if !self.hash.is_settled() {
+            let what =
+                format!("block {} of the segment is missing, or does not verify", self.hash.next_ordinal);
+            self.find(self.segment.file.length, None, what);
+        }
         if ended {
             let open: Vec<_> = self
                 .lanes
@@ -551,12 +604,11 @@ impl<'a> LaneCheck<'a> {
         let (first, next) = match kind {
             BlockKind::LaneOpen => (Stage::Opening, Stage::Preamble),
             BlockKind::Preamble => (Stage::Preamble, Stage::Data),
-            BlockKind::Data | BlockKind::Commit => (Stage::Data, Stage::Data),
+            BlockKind::Data | BlockKind::Commit | BlockKind::Skippable(_) => (Stage::Data, Stage::Data),
             BlockKind::Postamble => (Stage::Postamble, Stage::Sections),
             BlockKind::Section => (Stage::Sections, Stage::Sections),
             BlockKind::LaneEnd => (Stage::Sections, Stage::Ended),
             BlockKind::Footer => return Err("a footer in a lane".to_owned()),
-            BlockKind::Skippable(_) => return Ok(()),
         };
         let begun = (self.stage == Stage::Opening) == (first == Stage::Opening);
         if self.stage > first || !begun {
@@ -651,4 +703,61 @@ fn tag_of(header: &BlockHeader, body: &[u8]) -> Option<[u8; TAG_BYTES]> {
         return None;
     }
     body.get(header.payload_bytes()..header.sealed_bytes())?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether blocks of these kinds can follow one another in a lane.
+    fn follow(kinds: &[BlockKind]) -> bool {
+        let mut lane = LaneCheck::new(None);
+        kinds.iter().all(|kind| lane.enter(*kind).is_ok())
+    }
+
+    #[test]
+    fn kinds_that_may_be_skipped_stand_among_the_data() {
+        use BlockKind::{Data, LaneEnd, LaneOpen, Postamble, Preamble, Section, Skippable};
+        let skip = Skippable(0x80);
+        assert!(follow(&[LaneOpen, Preamble, skip, Data, skip, Data, Postamble, Section, LaneEnd]));
+        assert!(follow(&[LaneOpen, skip, LaneEnd]));
+        for kinds in [
+            &[skip][..],
+            &[skip, LaneOpen],
+            &[LaneOpen, skip, Preamble],
+            &[LaneOpen, Postamble, skip],
+            &[LaneOpen, Section, skip],
+            &[LaneOpen, LaneEnd, skip],
+        ] {
+            assert!(!follow(kinds), "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_that_was_not_compared_is_not_settled() {
+        let mut hash = HashCheck {
+            hash: RunningHash::new(&crate::format::tests::header()),
+            next_ordinal: 0,
+            waiting: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            wrong: Vec::new(),
+        };
+        let block = || HashItem::Sealed([0; BlockHeader::BYTES], [0; TAG_BYTES]);
+        hash.add(0, block()).unwrap();
+        assert!(hash.is_settled());
+        hash.add(2, block()).unwrap();
+        assert!(!hash.is_settled(), "block 1 is missing");
+        hash.add(1, block()).unwrap();
+        assert!(hash.is_settled());
+        hash.expect(3, 0, [0; 32]);
+        assert!(!hash.is_settled(), "what lane 0 said was not compared");
+        hash.add(3, block()).unwrap();
+        assert!(hash.is_settled() && hash.wrong == [0]);
+        hash.add(3, block()).unwrap_err();
+        for ordinal in (5..).take(WAITING_MAX) {
+            hash.add(ordinal, block()).unwrap();
+        }
+        hash.add(5 + WAITING_MAX as u64, block()).unwrap_err();
+        assert_eq!(hash.waiting.len(), WAITING_MAX);
+    }
 }

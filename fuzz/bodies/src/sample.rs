@@ -74,12 +74,13 @@ pub(crate) struct Block {
 
 impl Block {
     pub(crate) fn opening(&self) -> Option<LaneOpen> {
-        LaneOpen::decode(self.body.get(..self.header.payload_bytes())?).ok()
+        LaneOpen::decode(self.body.get(..self.header.payload_bytes())?, self.header.lane).ok()
     }
 
-    /// The same block with another opening of a lane in it.
+    /// Puts another opening of a lane into the block, if it is one that the format can say.
     pub(crate) fn set_opening(&mut self, opening: &LaneOpen) {
-        self.body = opening.encode().unwrap();
+        let Ok(body) = opening.encode() else { return };
+        self.body = body;
         self.header.length = u32::try_from(self.body.len()).unwrap();
         self.body.resize(self.header.body_bytes(), 0);
     }

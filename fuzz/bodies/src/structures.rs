@@ -28,7 +28,13 @@ pub fn structures(data: &[u8]) {
             writes_back(input.rest(), Descriptor::decode, Descriptor::encode);
         }
         Structure::LaneOpen => {
-            if let Some(open) = writes_back(input.rest(), LaneOpen::decode, LaneOpen::encode) {
+            let octets = input.rest();
+            let opens = [LaneNo::REGION, LaneNo(1)].map(|lane| {
+                let decode = |octets: &[u8]| LaneOpen::decode(octets, lane);
+                writes_back(octets, decode, LaneOpen::encode)
+            });
+            assert!(opens.iter().flatten().count() < 2, "an opening of lane 0 and of another");
+            for open in opens.iter().flatten() {
                 let descriptor = open.descriptor.encode().unwrap();
                 writes_back(&descriptor, Descriptor::decode, Descriptor::encode).unwrap();
             }
@@ -108,7 +114,7 @@ pub(crate) const SEGMENT: SegmentId = SegmentId([7; 32]);
 /// Decodes, encodes and compares.
 fn writes_back<T>(
     bytes: &[u8],
-    decode: fn(&[u8]) -> Result<T, Malformed>,
+    decode: impl Fn(&[u8]) -> Result<T, Malformed>,
     encode: fn(&T) -> Result<Vec<u8>, Malformed>,
 ) -> Option<T> {
     match decode(bytes) {

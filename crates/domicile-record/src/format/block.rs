@@ -3,7 +3,7 @@
 use domicile::engine::{NONCE_BYTES, TAG_BYTES};
 use domicile::wire::{Decoder, Fixed, Malformed};
 
-use super::{LaneNo, PAYLOAD_BYTES_MAX, SegmentId};
+use super::{LaneNo, LaneOpen, Limits, PAYLOAD_BYTES_MAX, SegmentId};
 
 /// What a block holds. Kinds from 0x80 on may be skipped by readers that do not know them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -209,11 +209,45 @@ impl BlockHeader {
             return Err(bad("reserved octet of a block header", 7));
         }
         let header = Self { kind, flags, lane, sequence, ordinal, length, nonce };
-        // The footer is not sealed, is read page by page, and may be large.
-        if kind != BlockKind::Footer && header.payload_bytes() > PAYLOAD_BYTES_MAX {
-            return Err(bad("length of a block", Self::LENGTH_AT));
-        }
+        header.check_limits()?;
         Ok(header)
+    }
+
+    /// Numbers and lengths that no writer reaches: nobody who reads shall count or allocate up to them.
+    fn check_limits(&self) -> Result<(), Malformed> {
+        let limits = Limits::FORMAT;
+        let bad = |what, at| Err(Malformed { what, at });
+        // The footer stands behind as many blocks as there may be, is read page by page, and may be large.
+        let (length_max, ordinal_max) = match self.kind {
+            BlockKind::Footer => (usize::MAX, limits.blocks),
+            BlockKind::LaneOpen => (LaneOpen::bytes_max(self.lane), limits.blocks - 1),
+            _ => (PAYLOAD_BYTES_MAX, limits.blocks - 1),
+        };
+        let lane_fits = match self.kind {
+            BlockKind::Footer => self.lane == LaneNo::NONE,
+            BlockKind::Commit => self.lane == LaneNo::REGION,
+            BlockKind::Data | BlockKind::Preamble | BlockKind::Postamble => {
+                self.lane != LaneNo::REGION && self.lane.0 < limits.lanes
+            }
+            _ => self.lane.0 < limits.lanes,
+        };
+        if !lane_fits {
+            return bad("lane", 8);
+        }
+        let sequence_fits = match self.kind {
+            BlockKind::Footer => self.sequence == 0,
+            _ => self.sequence < limits.lane_blocks,
+        };
+        if !sequence_fits {
+            return bad("place in the lane", 12);
+        }
+        if self.ordinal > ordinal_max {
+            return bad("place in the segment", 16);
+        }
+        if self.payload_bytes() > length_max {
+            return bad("length of a block", Self::LENGTH_AT);
+        }
+        Ok(())
     }
 
     /// Octets of the payload.
@@ -265,6 +299,11 @@ mod tests {
         }
     }
 
+    fn in_clear(kind: BlockKind, lane: LaneNo, length: u32) -> BlockHeader {
+        let flags = BlockFlags::default();
+        BlockHeader { kind, flags, lane, sequence: 0, ordinal: 5, length, nonce: [0; 12] }
+    }
+
     #[test]
     fn headers_read_back_and_every_changed_bit_is_noticed() {
         let id = SegmentId([1; 32]);
@@ -296,6 +335,40 @@ mod tests {
             BlockHeader { length: u32::try_from(PAYLOAD_BYTES_MAX).unwrap() + 1, ..sample() },
         ] {
             decode(header).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_the_limits_are_refused() {
+        let id = SegmentId([1; 32]);
+        let reads = |header: BlockHeader| BlockHeader::decode(&header.encode(&id), &id).is_ok();
+        let footer = in_clear(BlockKind::Footer, LaneNo::NONE, 1 << 30);
+        let open = |lane, length| in_clear(BlockKind::LaneOpen, LaneNo(lane), length);
+        for header in [
+            BlockHeader { sequence: (1 << 24) - 1, ..sample() },
+            BlockHeader { lane: LaneNo((1 << 20) - 1), ..sample() },
+            BlockHeader { ordinal: (1 << 29) - 1, ..sample() },
+            BlockHeader { ordinal: 1 << 29, ..footer },
+            BlockHeader { kind: BlockKind::Commit, lane: LaneNo::REGION, ..sample() },
+            open(0, 2 << 20),
+            open(1, 4 << 10),
+        ] {
+            assert!(reads(header), "{header:?}");
+        }
+        for header in [
+            BlockHeader { sequence: 1 << 24, ..sample() },
+            BlockHeader { lane: LaneNo(1 << 20), ..sample() },
+            BlockHeader { lane: LaneNo::NONE, ..sample() },
+            BlockHeader { lane: LaneNo::REGION, ..sample() },
+            BlockHeader { kind: BlockKind::Commit, ..sample() },
+            BlockHeader { ordinal: 1 << 29, ..sample() },
+            BlockHeader { ordinal: (1 << 29) + 1, ..footer },
+            BlockHeader { lane: LaneNo(1), ..footer },
+            BlockHeader { sequence: 1, ..footer },
+            open(0, 3 << 20),
+            open(1, 2 << 20),
+        ] {
+            assert!(!reads(header), "{header:?}");
         }
     }
 

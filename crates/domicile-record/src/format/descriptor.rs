@@ -4,7 +4,7 @@ use domicile::engine::Suite;
 use domicile::wire::{Decoder, Encoder, Malformed};
 use domicile::{Period, RecordType, Scope, TenantId};
 
-use super::{DESCRIPTOR_BYTES_MAX, REGION_DESCRIPTOR_BYTES_MAX, SegmentId};
+use super::{DESCRIPTOR_BYTES_MAX, LaneNo, REGION_DESCRIPTOR_BYTES_MAX, SegmentId};
 use crate::framing::Framing;
 
 /// What a lane's blocks carry beside the records.
@@ -125,8 +125,9 @@ impl Descriptor {
         if !self.is_canonical() {
             return Err(Malformed { what: "context, findable fields or replaced segments", at: 0 });
         }
-        if out.len() > self.bytes_max() {
-            return Err(Malformed { what: "length of the descriptor", at: self.bytes_max() });
+        let bytes_max = Self::bytes_max_of(&self.scope);
+        if out.len() > bytes_max {
+            return Err(Malformed { what: "length of the descriptor", at: bytes_max });
         }
         Ok(out.finish())
     }
@@ -136,13 +137,18 @@ impl Descriptor {
     /// # Errors
     /// The field that is not what it should be.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut input = Decoder::new(bytes);
         let bad = |what| Malformed { what, at: 0 };
+        let mut input = Decoder::new(bytes);
         if input.u8("version of the descriptor")? != Self::VERSION {
             return Err(bad("version of the descriptor"));
         }
         let tenant = TenantId::stored(input.text("tenant")?).map_err(|_| bad("tenant"))?;
         let record_type = RecordType::stored(input.text("record type")?).map_err(|_| bad("record type"))?;
+        let scope = Scope { tenant, record_type };
+        // Before the lists: what is said in clear must not make anybody allocate more than its lane may say.
+        if bytes.len() > Self::bytes_max_of(&scope) {
+            return Err(bad("length of the descriptor"));
+        }
         let period = input.text("period")?.parse().map_err(|_| bad("period"))?;
         let suite = Suite::from_code(input.u16("suite of the lane")?).ok_or(bad("suite of the lane"))?;
         if input.u8("compression")? != Self::UNCOMPRESSED {
@@ -171,26 +177,43 @@ impl Descriptor {
             replaces.push(SegmentId(input.array("replaced segment")?));
         }
         input.end("end of the descriptor")?;
-        let scope = Scope { tenant, record_type };
         let descriptor =
             Self { scope, period, suite, framing, contents, source, context, findable, replaces };
-        if !descriptor.is_canonical() || bytes.len() > descriptor.bytes_max() {
+        if !descriptor.is_canonical() {
             return Err(bad("context, findable fields or replaced segments"));
         }
         Ok(descriptor)
     }
 
-    fn bytes_max(&self) -> usize {
-        if self.scope.is_region() { REGION_DESCRIPTOR_BYTES_MAX } else { DESCRIPTOR_BYTES_MAX }
+    /// The most octets of the descriptor of this lane.
+    #[must_use]
+    pub fn bytes_max(lane: LaneNo) -> usize {
+        if lane == LaneNo::REGION { REGION_DESCRIPTOR_BYTES_MAX } else { DESCRIPTOR_BYTES_MAX }
     }
 
-    /// Pairs are sorted and distinct, normalisers known, and only lane 0 replaces segments.
+    fn bytes_max_of(scope: &Scope) -> usize {
+        if scope.is_region() { REGION_DESCRIPTOR_BYTES_MAX } else { DESCRIPTOR_BYTES_MAX }
+    }
+
+    /// Names are there, sorted and distinct, so that one meaning has one encoding; normalisers are known; and
+    /// lane 0, which has no records, says nothing of any, as it alone replaces segments.
     fn is_canonical(&self) -> bool {
         let names_rise = self.context.is_sorted_by(|left, right| left.0 < right.0);
+        let fields_rise = self.findable.is_sorted_by(|left, right| left.field < right.field)
+            && self.findable.first().is_none_or(|first| !first.field.is_empty());
         let normalisers_known =
             self.findable.iter().all(|findable| matches!(findable.normaliser, 0x01 | 0x02));
-        let may_replace = self.replaces.is_empty() || self.scope.is_region();
-        names_rise && normalisers_known && may_replace
+        let of_its_lane =
+            if self.scope.is_region() { self.says_nothing_of_records() } else { self.replaces.is_empty() };
+        names_rise && fields_rise && normalisers_known && of_its_lane
+    }
+
+    fn says_nothing_of_records(&self) -> bool {
+        self.framing.is_none()
+            && self.contents == Contents::default()
+            && self.source == 0
+            && self.context.is_empty()
+            && self.findable.is_empty()
     }
 }
 
@@ -236,6 +259,45 @@ pub(crate) mod tests {
         unsorted.encode().unwrap_err();
         let replacing = Descriptor { replaces: vec![SegmentId([1; 32])], ..sample() };
         replacing.encode().unwrap_err();
+    }
+
+    #[test]
+    fn fields_have_names_that_rise() {
+        let with = |names: &[&str]| {
+            let fields = names.iter().map(|name| Findable { field: (*name).into(), normaliser: 0x01 });
+            Descriptor { findable: fields.collect(), ..sample() }.encode()
+        };
+        with(&["a", "b"]).unwrap();
+        for names in [&[""][..], &["", "a"], &["b", "a"], &["a", "a"]] {
+            with(names).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn lane_0_says_nothing_of_records() {
+        let region =
+            || Descriptor::new(Scope::of_region(), "2026-11".parse().unwrap(), Suite::ChaCha20Poly1305);
+        region().encode().unwrap();
+        let Descriptor { framing, contents, source, context, findable, .. } = sample();
+        for descriptor in [
+            Descriptor { framing, ..region() },
+            Descriptor { contents, ..region() },
+            Descriptor { source, ..region() },
+            Descriptor { context, ..region() },
+            Descriptor { findable, ..region() },
+        ] {
+            descriptor.encode().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_long_descriptor_of_a_lane_of_records_is_refused_before_its_lists_are_read() {
+        // Two million pairs of empty texts, which would take a hundred octets of memory each.
+        let mut bytes = sample().encode().unwrap();
+        bytes.resize(REGION_DESCRIPTOR_BYTES_MAX, 0);
+        assert_eq!(Descriptor::decode(&bytes).unwrap_err().what, "length of the descriptor");
+        bytes.push(0);
+        assert_eq!(Descriptor::decode(&bytes).unwrap_err().what, "length of the descriptor");
     }
 
     proptest! {

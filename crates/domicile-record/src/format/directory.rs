@@ -28,6 +28,14 @@ impl DirectoryEntry {
     /// The most octets of an entry.
     pub const BYTES_MAX: usize = 4 + 65 + 33 + 11 + 4 + 8 + 8 + 32;
 
+    /// Records of all these lanes, and octets of their records; `None` for more than there can be.
+    #[must_use]
+    pub fn totals(entries: &[Self]) -> Option<(u64, u64)> {
+        entries.iter().try_fold((0u64, 0u64), |(records, bytes), entry| {
+            Some((records.checked_add(entry.records)?, bytes.checked_add(entry.bytes)?))
+        })
+    }
+
     pub(super) fn encode(&self, out: &mut Encoder) -> Result<(), Malformed> {
         out.u32(self.lane.0)
             .short(self.scope.tenant.as_str().as_bytes(), "tenant")?
@@ -126,6 +134,16 @@ pub(crate) mod tests {
 
     pub(crate) fn summary() -> Summary {
         Summary { recovered: false, lanes: 1, blocks: 6, records: 100, bytes: 30_000, running_hash: [5; 32] }
+    }
+
+    #[test]
+    fn totals_that_cannot_be_are_none() {
+        assert_eq!(DirectoryEntry::totals(&[]), Some((0, 0)));
+        assert_eq!(DirectoryEntry::totals(&[sample(), sample()]), Some((200, 60_000)));
+        let many = DirectoryEntry { records: u64::MAX, ..sample() };
+        assert_eq!(DirectoryEntry::totals(&[many, sample()]), None);
+        let long = DirectoryEntry { bytes: u64::MAX, ..sample() };
+        assert_eq!(DirectoryEntry::totals(&[sample(), long]), None);
     }
 
     #[test]

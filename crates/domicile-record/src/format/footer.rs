@@ -15,7 +15,7 @@ use domicile::engine::NONCE_BYTES;
 use domicile::wire::{Decoder, Encoder, Fixed, Malformed};
 use domicile::{Period, RecordType, Scope, TenantId};
 
-use super::{BlockFlags, BlockHeader, BlockKind, LaneNo, SegmentHeader, SegmentId, padded};
+use super::{BlockFlags, BlockHeader, BlockKind, LaneNo, Limits, SegmentHeader, SegmentId, padded};
 
 /// How lanes are sorted in the footer: by tenant, record type, period as it is written, and number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,13 +97,18 @@ impl FooterEntry {
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
+        let bad = input.malformed("entry of a lane");
+        let entry = Self {
             key: LaneKey::decode(input)?,
             open_at: input.u64("offset of a lane")?,
             end_at: input.u64("offset of a lane's end")?,
             blocks: input.u32("blocks of a lane")?,
             distances_from: input.u64("distances of a lane")?,
-        })
+        };
+        if entry.blocks == 0 || entry.blocks > Limits::FORMAT.lane_blocks {
+            return Err(bad);
+        }
+        Ok(entry)
     }
 }
 
@@ -298,7 +303,7 @@ impl Trailer {
             keys_at: input.u64("key pages")?,
             tops_at: input.u64("first keys")?,
         };
-        if trailer.encode() != *bytes {
+        if trailer.encode() != *bytes || trailer.lanes > Limits::FORMAT.lanes {
             return Err(bad);
         }
         Ok(trailer)
@@ -332,6 +337,12 @@ impl Trailer {
     pub fn tops(&self) -> Option<std::ops::Range<u64>> {
         let keys = self.page_count().div_ceil(Footer::KEYS_PER_PAGE);
         Some(self.tops_at..self.tops_at.checked_add((keys * LaneKey::BYTES + 4) as u64)?)
+    }
+
+    /// How many blocks all lanes together can have: there is a distance, or a checksum, for each.
+    #[must_use]
+    pub fn blocks_max(&self) -> u64 {
+        self.pages_at / 4
     }
 
     /// Where the distances of a lane are in the footer's payload.

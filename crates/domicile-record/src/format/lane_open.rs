@@ -1,9 +1,10 @@
 //! The block that begins a lane, in clear: descriptor, commitment, wrapped data key.
 
+use domicile::TenantId;
 use domicile::keyring::WrappedKey;
 use domicile::wire::{Decoder, Encoder, Malformed};
 
-use super::{Descriptor, REGION_DESCRIPTOR_BYTES_MAX};
+use super::{Descriptor, LaneNo};
 
 /// The payload of a lane-open block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +30,30 @@ impl LaneOpen {
         Ok(out.finish())
     }
 
-    /// Reads the payload; every octet must be accounted for.
+    /// The most octets of the payload that opens this lane.
+    #[must_use]
+    pub fn bytes_max(lane: LaneNo) -> usize {
+        const COMMITMENT_BYTES: usize = 32;
+        4 + Descriptor::bytes_max(lane) + COMMITMENT_BYTES + 2 + WrappedKey::BYTES
+    }
+
+    /// Reads the payload that opens this lane; every octet must be accounted for. Nothing is allocated for a
+    /// descriptor that is longer than its lane may have it.
     ///
     /// # Errors
     /// The field that is not what it should be.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8], lane: LaneNo) -> Result<Self, Malformed> {
         let mut input = Decoder::new(bytes);
         let descriptor = input.long("descriptor")?;
-        if descriptor.len() > REGION_DESCRIPTOR_BYTES_MAX {
+        if descriptor.len() > Descriptor::bytes_max(lane) {
             return Err(Malformed { what: "length of the descriptor", at: 0 });
         }
         let descriptor = Descriptor::decode(descriptor)?;
+        let of_the_region = descriptor.scope.tenant == TenantId::REGION;
+        let in_its_lane = if lane == LaneNo::REGION { descriptor.scope.is_region() } else { !of_the_region };
+        if !in_its_lane {
+            return Err(Malformed { what: "scope of the lane", at: 4 });
+        }
         let commitment = input.array("commitment")?;
         let wrapped = WrappedKey::decode(input.medium("wrapped key")?)?;
         input.end("end of the lane-open block")?;

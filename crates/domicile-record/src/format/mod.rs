@@ -69,3 +69,8 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 pub const DESCRIPTOR_BYTES_MAX: usize = 4 << 10;
 /// The largest descriptor of lane 0, which lists the segments that its own replaces.
 pub const REGION_DESCRIPTOR_BYTES_MAX: usize = 2 << 20;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::header::tests::sample as header;
+}

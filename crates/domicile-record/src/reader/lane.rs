@@ -5,7 +5,7 @@ use std::ops::Range;
 use domicile::wire::Malformed;
 use domicile::{Code, Error, Result};
 
-use super::map::{LanePlace, SegmentFile};
+use super::map::{LanePlace, SegmentFile, missing_block};
 use super::source::Source;
 use crate::format::{
     Arrivals, BlockHeader, BlockKind, DataBlock, Descriptor, IndexEntry, LaneEnd, Section, Sections, TimeSpan,
@@ -27,30 +27,68 @@ pub(crate) struct ReadableLane {
 #[derive(Debug)]
 pub(crate) struct VerifiedEnd {
     pub(crate) sequence: u32,
+    /// Its sections, but for the index.
     pub(crate) end: LaneEnd,
+    /// The runs of data blocks.
+    pub(crate) index: Vec<IndexEntry>,
     pub(crate) hash: [u8; 32],
 }
 
-impl VerifiedEnd {
-    /// The runs of data blocks, if the lane has an index.
-    pub(crate) fn index(&self) -> &[IndexEntry] {
-        let index = self.end.sections.iter().find_map(|section| match section {
-            Section::Index(entries) => Some(&entries[..]),
-            _ => None,
-        });
-        index.unwrap_or(&[])
+/// Takes the index out of the sections: it may come in parts, which follow one another.
+fn take_index(sections: &mut Vec<Section>) -> Vec<IndexEntry> {
+    let mut index = Vec::new();
+    sections.retain_mut(|section| match section {
+        Section::Index(part) => {
+            index.append(part);
+            false
+        }
+        _ => true,
+    });
+    index
+}
+
+/// Whether the runs of an index follow one another, before `behind`, and are of so many blocks.
+fn places_all_data(index: &[IndexEntry], data_blocks: u32, behind: u32) -> bool {
+    let mut free = 1;
+    let mut blocks: u32 = 0;
+    for run in index {
+        let (Some(end), Some(sum)) = (run.sequence.checked_add(run.blocks), blocks.checked_add(run.blocks))
+        else {
+            return false;
+        };
+        if run.sequence < free || end > behind {
+            return false;
+        }
+        (free, blocks) = (end, sum);
     }
+    blocks == data_blocks
 }
 
 impl ReadableLane {
-    /// Reads and verifies the lane's end, if the last block that was found is one; its section blocks are
-    /// read with it.
+    /// Reads and verifies the lane's end, with its section blocks: the last of the blocks that say they are it and
+    /// whose tag verifies. What stands behind that was not sealed as this lane's, or not by its writer.
     pub(crate) fn read_end<S: Source>(&mut self, file: &SegmentFile<S>) -> Result<()> {
-        let Some(sequence) = self.place.blocks.last() else { return Ok(()) };
+        let mut unverified = None;
+        for sequence in self.place.ends.iter().rev() {
+            match self.end_at(file, *sequence) {
+                Ok(end) => {
+                    self.end = end;
+                    return Ok(());
+                }
+                Err(error) if error.code() == Code::BlockUnverified => {
+                    unverified.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unverified.map_or(Ok(()), Err)
+    }
+
+    fn end_at<S: Source>(&self, file: &SegmentFile<S>, sequence: u32) -> Result<Option<VerifiedEnd>> {
         let mut body = Vec::new();
         let (header, encoded) = file.read_block(&self.place, sequence, &mut body)?;
         if header.kind != BlockKind::LaneEnd {
-            return Ok(());
+            return Ok(None);
         }
         let tag = self.open_block(&header, &encoded, &mut body)?;
         let mut end = LaneEnd::decode(&body).map_err(|source| self.malformed(sequence, source))?;
@@ -67,9 +105,12 @@ impl ReadableLane {
             sections.extend(Sections::decode(&body).map_err(|source| self.malformed(sequence, source))?.0);
         }
         sections.append(&mut end.sections);
+        let index = take_index(&mut sections);
+        if !places_all_data(&index, end.data_blocks, first_section) {
+            return Err(self.malformed(sequence, Malformed { what: "index of the lane", at: 0 }));
+        }
         end.sections = sections;
-        self.end = Some(VerifiedEnd { sequence, end, hash: end_hash(&encoded, &tag) });
-        Ok(())
+        Ok(Some(VerifiedEnd { sequence, end, index, hash: end_hash(&encoded, &tag) }))
     }
 
     /// Opens a block of this lane in place.
@@ -84,24 +125,27 @@ impl ReadableLane {
             .map_err(|error| error.at(format!("lane {}, block {}", header.lane, header.sequence)))
     }
 
-    /// The places in the lane of the data blocks that can hold the wanted records and times.
+    /// The places in the lane where data blocks can stand that hold the wanted records and times.
     pub(crate) fn candidates(&self, wanted: &Wanted) -> Vec<Range<u32>> {
-        let last = self.place.blocks.last().map_or(0, |last| last + 1);
-        let Some(end) = self.end.as_ref().filter(|_| !wanted.is_everything()) else {
-            return std::iter::once(1..last).collect();
+        let Some(end) = &self.end else {
+            let behind = self.place.blocks.last().map_or(1, |last| last.saturating_add(1));
+            return std::iter::once(1..behind.max(1)).collect();
         };
+        if wanted.is_everything() {
+            return std::iter::once(1..end.sequence.max(1)).collect();
+        }
         // Numbers rise through a lane (SEG-24), so that a run ends where the next one begins.
         let numbers = |run: &IndexEntry| match self.descriptor.contents.arrivals {
             true => run.lowest_arrival,
             false => i64::try_from(run.first_record).unwrap_or(i64::MAX),
         };
-        let index = end.index();
-        let behind = index.iter().skip(1).map(numbers).chain([i64::MAX]);
-        index
+        let next = end.index.iter().skip(1);
+        let behind = next.clone().map(|run| (run.sequence, numbers(run))).chain([(end.sequence, i64::MAX)]);
+        end.index
             .iter()
             .zip(behind)
-            .filter(|(run, behind)| wanted.may_touch(run.span, numbers(run)..*behind))
-            .map(|(run, _)| run.sequence..run.sequence.saturating_add(run.blocks))
+            .filter(|(run, (_, behind))| wanted.may_touch(run.span, numbers(run)..*behind))
+            .map(|(run, (behind, _))| run.sequence..behind)
             .collect()
     }
 
@@ -207,14 +251,11 @@ impl LaneCursor {
     fn advance<S: Source>(&mut self, file: &SegmentFile<S>, lane: &ReadableLane) -> Result<Option<u32>> {
         let mut body = self.block.take().map(DataBlock::into_buffer).unwrap_or_default();
         loop {
-            let Some(sequence) = self.range.next() else {
-                match self.ranges.next() {
-                    Some(range) => {
-                        self.range = range;
-                        continue;
-                    }
-                    None => return Ok(None),
+            let Some(sequence) = self.next_place(lane)? else {
+                if std::mem::take(&mut self.everything) {
+                    self.check_end(lane)?;
                 }
+                return Ok(None);
             };
             match self.read(file, lane, sequence, &mut body) {
                 Ok(None) => {}
@@ -231,6 +272,25 @@ impl LaneCursor {
         }
     }
 
+    /// The next place where a block was found. Places without one, however many, are one error.
+    fn next_place(&mut self, lane: &ReadableLane) -> Result<Option<u32>> {
+        while self.range.is_empty() {
+            match self.ranges.next() {
+                Some(range) => self.range = range,
+                None => return Ok(None),
+            }
+        }
+        let wanted = self.range.start;
+        let found = lane.place.blocks.next_from(wanted).filter(|found| *found < self.range.end);
+        if found == Some(wanted) {
+            self.range.start = wanted.saturating_add(1);
+            return Ok(found);
+        }
+        self.range.start = found.unwrap_or(self.range.end);
+        self.everything = false;
+        Err(missing_block(&lane.place, wanted))
+    }
+
     fn read<S: Source>(
         &mut self,
         file: &SegmentFile<S>,
@@ -239,19 +299,15 @@ impl LaneCursor {
         body: &mut Vec<u8>,
     ) -> Result<Option<DataBlock>> {
         let (header, encoded) = file.read_block(&lane.place, sequence, body)?;
-        match header.kind {
-            BlockKind::Data => {
-                lane.open_block(&header, &encoded, body)?;
-                let malformed = |source| lane.malformed(sequence, source);
-                let block = DataBlock::decode(std::mem::take(body)).map_err(malformed)?;
-                self.check(lane, &header, &block).map_err(malformed)?;
-                return Ok(Some(block));
-            }
-            BlockKind::LaneEnd if self.everything => self.check_end(lane)?,
-            // Whoever wants records reads these elsewhere.
-            _ => {}
+        // Whoever wants records reads other blocks elsewhere.
+        if header.kind != BlockKind::Data {
+            return Ok(None);
         }
-        Ok(None)
+        lane.open_block(&header, &encoded, body)?;
+        let malformed = |source| lane.malformed(sequence, source);
+        let block = DataBlock::decode(std::mem::take(body)).map_err(malformed)?;
+        self.check(lane, &header, &block).map_err(malformed)?;
+        Ok(Some(block))
     }
 
     /// Whether any data block was read.
@@ -300,5 +356,43 @@ impl LaneCursor {
             return Err(lane.malformed(*sequence, Malformed { what: "totals of the lane", at: 0 }));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(sequence: u32, blocks: u32) -> IndexEntry {
+        IndexEntry { sequence, blocks, first_record: 0, lowest_arrival: 0, span: TimeSpan::at(0) }
+    }
+
+    #[test]
+    fn an_index_in_parts_is_one() {
+        let summary = Section::Skippable(0x80, vec![]);
+        let mut sections =
+            vec![Section::Index(vec![run(1, 2)]), summary.clone(), Section::Index(vec![run(3, 1)])];
+        assert_eq!(take_index(&mut sections), [run(1, 2), run(3, 1)]);
+        assert_eq!(sections, [summary]);
+    }
+
+    #[test]
+    fn the_runs_of_an_index_follow_one_another_and_are_of_all_data() {
+        assert!(places_all_data(&[], 0, 1));
+        assert!(places_all_data(&[run(1, 2), run(3, 1)], 3, 4));
+        // With a block between them that a reader skips.
+        assert!(places_all_data(&[run(2, 2), run(5, 1)], 3, 6));
+        for (index, data_blocks) in [
+            (vec![], 1),
+            (vec![run(0, 2)], 2),
+            (vec![run(1, 2), run(2, 1)], 3),
+            (vec![run(3, 1), run(1, 2)], 3),
+            (vec![run(1, 2), run(3, 1)], 4),
+            (vec![run(1, 4)], 4),
+            (vec![run(1, u32::MAX)], 3),
+            (vec![run(u32::MAX, 1)], 1),
+        ] {
+            assert!(!places_all_data(&index, data_blocks, 4), "{index:?}");
+        }
     }
 }

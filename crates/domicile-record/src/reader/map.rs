@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 use domicile::{Code, Error, Result, Scope};
 
 use super::source::Source;
 use super::walk::{Step, Walker};
 use crate::format::{
-    BlockHeader, BlockKind, Footer, FooterEntry, LaneKey, LaneNo, LaneOpen, SegmentHeader, Trailer,
+    BlockHeader, BlockKind, Descriptor, Footer, FooterEntry, LaneKey, LaneNo, LaneOpen, SegmentHeader,
+    Trailer,
 };
 
 /// A segment's file: its header, and where its lanes are. What it says is a hint until a key vouches for it.
@@ -51,9 +54,12 @@ pub(crate) struct Damage {
 /// A lane as a walk found it.
 #[derive(Debug, Default)]
 pub(crate) struct WalkedLane {
-    pub(crate) open: Option<LaneOpen>,
-    pub(crate) blocks: BlockPlaces,
-    pub(crate) end: Option<u64>,
+    /// Its opening, without context, findable fields and replaced segments: a walk keeps the openings of all lanes,
+    /// and lists may be long.
+    pub(crate) open: Option<Box<LaneOpen>>,
+    pub(crate) blocks: Arc<BlockPlaces>,
+    /// The places in the lane of its end: several, if all but one are forged or left over.
+    pub(crate) ends: Vec<u32>,
     pub(crate) data_blocks: u64,
     pub(crate) block_bytes: u64,
 }
@@ -62,7 +68,9 @@ pub(crate) struct WalkedLane {
 #[derive(Debug, Clone)]
 pub(crate) struct LanePlace {
     pub(crate) key: LaneKey,
-    pub(crate) blocks: BlockPlaces,
+    pub(crate) blocks: Arc<BlockPlaces>,
+    /// Where the lane may end, in rising order: the last of them that verifies is its end.
+    pub(crate) ends: Vec<u32>,
 }
 
 /// The offsets of a lane's blocks, by their place in the lane. It takes as much memory as there are blocks,
@@ -82,9 +90,20 @@ impl BlockPlaces {
         }
     }
 
-    /// Every block that was found: its place in the lane, and its offset.
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> {
-        self.0.iter().copied()
+    /// The places of the blocks that were found, in order.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = u32> {
+        self.0.iter().map(|(place, _)| *place)
+    }
+
+    /// The first place at or behind this one of which a block was found.
+    pub(crate) fn next_from(&self, sequence: u32) -> Option<u32> {
+        match self.0.get(sequence as usize) {
+            Some((place, _)) if *place == sequence => Some(sequence),
+            _ => {
+                let found = self.0.partition_point(|(place, _)| *place < sequence);
+                self.0.get(found).map(|(place, _)| *place)
+            }
+        }
     }
 
     /// How many blocks were found.
@@ -156,15 +175,15 @@ impl<S: Source> SegmentFile<S> {
     pub(crate) fn lanes(&self, wanted: &dyn Fn(&Scope) -> bool) -> Result<Vec<LanePlace>> {
         match &self.map {
             Map::Footer(trailer) => {
-                let mut places = Vec::new();
+                let mut places = Places::of(self, trailer);
                 for page in 0..trailer.page_count() {
                     for entry in self.lane_page(trailer, page)? {
                         if wanted(&entry.key.scope) {
-                            places.push(self.place(trailer, entry)?);
+                            places.add(entry)?;
                         }
                     }
                 }
-                Ok(places)
+                Ok(places.found)
             }
             Map::Walked(walked) => {
                 let mut places: Vec<_> = walked
@@ -173,7 +192,11 @@ impl<S: Source> SegmentFile<S> {
                     .filter_map(|(lane, found)| {
                         let descriptor = &found.open.as_ref()?.descriptor;
                         let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, *lane);
-                        wanted(&descriptor.scope).then(|| LanePlace { key, blocks: found.blocks.clone() })
+                        wanted(&descriptor.scope).then(|| LanePlace {
+                            key,
+                            blocks: Arc::clone(&found.blocks),
+                            ends: found.ends.clone(),
+                        })
                     })
                     .collect();
                 places.sort_by(|left, right| left.key.cmp(&right.key));
@@ -227,34 +250,26 @@ impl<S: Source> SegmentFile<S> {
         let keys = Trailer::read_keys(&self.footer_part(trailer, trailer.key_page(key_page))?)
             .map_err(damaged_footer)?;
         let mut page = key_page * Footer::KEYS_PER_PAGE + page_of(&keys);
-        let mut places = Vec::new();
+        let mut places = Places::of(self, trailer);
         while page < trailer.page_count() {
             let entries = self.lane_page(trailer, page)?;
             let past = entries.last().is_some_and(|last| last.key.scope > *scope);
             for entry in entries.into_iter().filter(|entry| entry.key.scope == *scope) {
-                places.push(self.place(trailer, entry)?);
+                places.add(entry)?;
             }
             if past {
                 break;
             }
             page += 1;
         }
-        Ok(places)
+        Ok(places.found)
     }
 
     fn lane_page(&self, trailer: &Trailer, page: usize) -> Result<Vec<FooterEntry>> {
         trailer.read_page(&self.footer_part(trailer, trailer.page(page))?, page).map_err(damaged_footer)
     }
 
-    fn place(&self, trailer: &Trailer, entry: FooterEntry) -> Result<LanePlace> {
-        let distances = self.footer_part(trailer, trailer.distances(&entry))?;
-        let offsets = Trailer::read_distances(&entry, &distances).ok_or_else(|| {
-            damaged_footer(domicile::wire::Malformed { what: "distances of a lane", at: 0 })
-        })?;
-        Ok(LanePlace { key: entry.key, blocks: offsets.into_iter().collect() })
-    }
-
-    fn footer_part(&self, trailer: &Trailer, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>> {
+    fn footer_part(&self, trailer: &Trailer, range: Option<Range<u64>>) -> Result<Vec<u8>> {
         let payload_at = trailer.footer_at.checked_add(BlockHeader::BYTES as u64);
         let part = payload_at.zip(range).and_then(|(payload_at, range)| {
             let (start, end) = (payload_at.checked_add(range.start)?, payload_at.checked_add(range.end)?);
@@ -266,6 +281,34 @@ impl<S: Source> SegmentFile<S> {
         let mut bytes = vec![0; length];
         self.source.read_at(start, &mut bytes).map_err(|source| unreadable(start, source))?;
         Ok(bytes)
+    }
+}
+
+/// Lanes that are placed by their entries in a footer.
+struct Places<'a, S> {
+    file: &'a SegmentFile<S>,
+    trailer: &'a Trailer,
+    /// Blocks that further entries may have: entries that share distances must not make many blocks of a few.
+    blocks_left: u64,
+    found: Vec<LanePlace>,
+}
+
+impl<'a, S: Source> Places<'a, S> {
+    fn of(file: &'a SegmentFile<S>, trailer: &'a Trailer) -> Self {
+        Self { file, trailer, blocks_left: trailer.blocks_max(), found: Vec::new() }
+    }
+
+    fn add(&mut self, entry: FooterEntry) -> Result<()> {
+        let damaged = |what| damaged_footer(domicile::wire::Malformed { what, at: 0 });
+        let left = self.blocks_left.checked_sub(u64::from(entry.blocks));
+        self.blocks_left = left.ok_or_else(|| damaged("blocks of the lanes"))?;
+        let distances = self.file.footer_part(self.trailer, self.trailer.distances(&entry))?;
+        let offsets = Trailer::read_distances(&entry, &distances);
+        let offsets = offsets.ok_or_else(|| damaged("distances of a lane"))?;
+        let blocks: BlockPlaces = offsets.into_iter().collect();
+        let ends = blocks.last().into_iter().collect();
+        self.found.push(LanePlace { key: entry.key, blocks: Arc::new(blocks), ends });
+        Ok(())
     }
 }
 
@@ -338,30 +381,40 @@ fn walk<S: Source>(source: &S, header: &SegmentHeader, length: u64) -> Result<Wa
                 let lane = map.lanes.entry(header.lane).or_default();
                 lane.block_bytes += header.block_bytes();
                 lane.data_blocks += u64::from(header.kind == BlockKind::Data);
-                lane.blocks.push(header.sequence, at);
+                Arc::make_mut(&mut lane.blocks).push(header.sequence, at);
                 match header.kind {
                     BlockKind::LaneOpen if header.sequence == 0 => {
                         body.resize(header.payload_bytes(), 0);
                         source
                             .read_at(at + BlockHeader::BYTES as u64, &mut body)
                             .map_err(|source| unreadable(at, source))?;
-                        lane.open = LaneOpen::decode(&body).ok();
+                        lane.open = LaneOpen::decode(&body, header.lane).ok().map(without_lists);
                     }
-                    BlockKind::LaneEnd => lane.end = Some(at),
+                    BlockKind::LaneEnd => lane.ends.push(header.sequence),
                     _ => {}
                 }
             }
         }
     }
-    map.lanes.values_mut().for_each(|lane| lane.blocks.sort());
+    for lane in map.lanes.values_mut() {
+        Arc::make_mut(&mut lane.blocks).sort();
+        lane.ends.sort_unstable();
+        lane.ends.dedup();
+    }
     Ok(map)
+}
+
+fn without_lists(mut open: LaneOpen) -> Box<LaneOpen> {
+    let Descriptor { context, findable, replaces, .. } = &mut open.descriptor;
+    (*context, *findable, *replaces) = Default::default();
+    Box::new(open)
 }
 
 pub(crate) fn unreadable(at: u64, source: io::Error) -> Error {
     Error::new(Code::InputFailed, "the segment could not be read").at(format!("byte {at}")).because(source)
 }
 
-fn missing_block(place: &LanePlace, sequence: u32) -> Error {
+pub(super) fn missing_block(place: &LanePlace, sequence: u32) -> Error {
     Error::new(Code::SegmentCorrupt, "a block of a lane is missing")
         .at(format!("lane {}, block {sequence}", place.key.lane))
 }

@@ -248,7 +248,7 @@ impl Opening<'_> {
     async fn open<S: Source>(self, source: S) -> Result<Segment<S>> {
         let mut file = SegmentFile::open(source)?;
         let mut notes = Vec::new();
-        if file.walked().is_some_and(|walked| walked.lanes.values().any(|lane| lane.end.is_some())) {
+        if file.walked().is_some_and(|walked| walked.lanes.values().any(|lane| !lane.ends.is_empty())) {
             notes.push("the footer is missing or damaged; the blocks were walked instead".to_owned());
         }
         let survey = match self.survey(&file).await {
@@ -480,7 +480,7 @@ fn read_lane_open<S: Source>(file: &SegmentFile<S>, place: &LanePlace) -> Result
     if header.kind != BlockKind::LaneOpen {
         return Err(damaged());
     }
-    let open = LaneOpen::decode(&body).map_err(|source| damaged().because(source))?;
+    let open = LaneOpen::decode(&body, place.key.lane).map_err(|source| damaged().because(source))?;
     if open.descriptor.scope != place.key.scope || open.descriptor.period != place.key.period {
         return Err(damaged());
     }

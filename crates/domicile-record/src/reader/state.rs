@@ -109,7 +109,7 @@ fn ended(region: &ReadableLane) -> Result<Option<(State, Vec<DirectoryEntry>)>> 
     let summary = summary.ok_or_else(|| malformed("summary of the segment"))?;
     let agrees = summary.lanes as usize == directory.len()
         && directory.iter().zip(1..).all(|(entry, lane)| entry.lane.0 == lane)
-        && summary.records == directory.iter().map(|entry| entry.records).sum::<u64>();
+        && DirectoryEntry::totals(&directory) == Some((summary.records, summary.bytes));
     if !agrees {
         return Err(malformed("directory of the segment"));
     }
@@ -132,13 +132,12 @@ fn open_ended<S: Source>(file: &SegmentFile<S>, region: &ReadableLane, walked: &
     }
 }
 
-/// The newest commit block of lane 0.
+/// The newest commit block of lane 0 that verifies.
 fn last_commit<S: Source>(file: &SegmentFile<S>, region: &ReadableLane) -> Result<Option<Commit>> {
     let mut body = Vec::new();
-    for (sequence, _) in region.place.blocks.iter().rev() {
+    for sequence in region.place.blocks.iter().rev() {
         let (header, encoded) = file.read_block(&region.place, sequence, &mut body)?;
-        if header.kind == BlockKind::Commit {
-            region.open_block(&header, &encoded, &mut body)?;
+        if header.kind == BlockKind::Commit && region.open_block(&header, &encoded, &mut body).is_ok() {
             return Commit::decode(&body).map(Some).map_err(|source| region.malformed(sequence, source));
         }
     }
