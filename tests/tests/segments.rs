@@ -124,6 +124,25 @@ async fn an_empty_lane_and_empty_records_are_kept() {
     assert_eq!(segment.lanes()[0].lane, LaneNo(1));
 }
 
+#[tokio::test]
+async fn what_a_cut_file_does_not_show_may_have_been_in_it() {
+    let home = Home::of(&["acme", "globex"]).await;
+    let mut writer = home.writer(WriterOptions::default()).await;
+    writer.open_lane(descriptor("acme", Contents::default()), b"").await.unwrap();
+    let cut = usize::try_from(writer.file_bytes()).unwrap();
+    writer.open_lane(descriptor("globex", Contents::default()), b"").await.unwrap();
+    let (bytes, _) = writer.finish().await.unwrap();
+    let open = |length| {
+        let select = Selection::scopes(&[scope("globex")]);
+        Segment::open_source(&home.domicile, &bytes[..length], Purpose::Support, select)
+    };
+    let segment = open(cut).await.unwrap();
+    assert_eq!((segment.lanes().len(), segment.state()), (0, &State::Unfinished));
+    let torn = open(cut + 1).await.unwrap();
+    assert_eq!(*torn.state(), State::Torn { at: cut as u64, bytes: 1 });
+    assert_eq!(open(bytes.len()).await.unwrap().lanes().len(), 1);
+}
+
 /// A file that counts the octets that are read of it.
 struct Counting<'a> {
     bytes: &'a [u8],

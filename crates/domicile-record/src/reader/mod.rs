@@ -122,8 +122,8 @@ impl<S: Source> Segment<S> {
     /// [`SegmentForeign`](Code::SegmentForeign) and the like for what is no segment;
     /// [`HomeRefused`](Code::HomeRefused) when its records may not be processed here;
     /// [`HomeMismatch`](Code::HomeMismatch) when a scope asked for is at home elsewhere;
-    /// [`LaneNone`](Code::LaneNone) when the segment has nothing of what was asked for; whatever keeps the
-    /// region's keys from being had.
+    /// [`LaneNone`](Code::LaneNone) when the segment is whole and has nothing of what was asked for; whatever
+    /// keeps the region's keys from being had.
     pub async fn open_source(
         domicile: &Domicile,
         source: S,
@@ -260,7 +260,8 @@ impl Opening<'_> {
                 self.survey(&file).await?
             }
         };
-        if survey.lanes.is_empty() && self.selection.names_lanes() {
+        // Of a file that is not whole, nobody can say what it does not have.
+        if survey.lanes.is_empty() && self.selection.names_lanes() && survey.state.is_whole() {
             return Err(Error::new(Code::LaneNone, "the segment has no lane of what was asked for")
                 .rule(self.selection.to_string())
                 .advise("`domicile inspect` shows which lanes it has"));
