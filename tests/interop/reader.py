@@ -807,8 +807,8 @@ class Segment:
             entries.append(key + be(8, lane.blocks[0].offset) + be(8, lane.blocks[-1].offset) + be(4, len(lane.blocks)) + be(8, len(distances) // 4))
             distances += with_crc(b"".join(be(4, step if step < 1 << 32 else 0) for step in steps))
         distances = distances.ljust(pad8(len(distances)), b"\0")
-        pages = b"".join(with_crc(b"".join(entries[i:i + 28]).ljust(4092, b"\0")) for i in range(0, len(entries), 28))
-        page_keys = keys[::28]
+        pages = b"".join(with_crc(b"".join(entries[i:i + 29]).ljust(4092, b"\0")) for i in range(0, len(entries), 29))
+        page_keys = keys[::29]
         groups = [page_keys[i:i + 512] for i in range(0, len(page_keys), 512)]
         key_part = b"".join(with_crc(b"".join(group)) for group in groups)
         tops = with_crc(b"".join(group[0] for group in groups))

@@ -88,6 +88,14 @@ fn it_opens_and_verifies_what_the_program_sealed() {
     });
     let csv = generator.unwrap().file(domicile_samples::Format::Csv, 0..1000);
     std::fs::write(&whole_year, csv).unwrap();
+    // A lane a month, and more of them than one page of a footer holds.
+    let many_months = place.path().join("months.csv");
+    let generator = domicile_samples::Generator::new(domicile_samples::Options {
+        step_micros: 2_700_000_000_000,
+        ..domicile_samples::Options::default()
+    });
+    let csv = generator.unwrap().file(domicile_samples::Format::Csv, 0..70);
+    std::fs::write(&many_months, csv).unwrap();
     let long = place.path().join("long.bin");
     let octets: Vec<u8> =
         (0..700_000u32).flat_map(|number| number.wrapping_mul(number).to_be_bytes()).collect();
@@ -101,6 +109,7 @@ fn it_opens_and_verifies_what_the_program_sealed() {
         .collect();
     assert!(cases.len() > 10, "the samples are there");
     cases.push(("year".into(), vec!["--time", "start_time"], vec![whole_year]));
+    cases.push(("months".into(), vec!["--time", "start_time"], vec![many_months]));
     cases.push(("two".into(), vec![], vec![sample("voice.csv"), sample("wireless.jsonl")]));
     cases.push(("long".into(), vec!["--framing", "whole"], vec![long]));
     cases.push(("chacha".into(), vec!["--suite", "chacha20-poly1305"], vec![sample("conference.json")]));
@@ -110,6 +119,8 @@ fn it_opens_and_verifies_what_the_program_sealed() {
         assert!(succeed(&mut place.reader("open", &sealed)) == expected, "{name} came out different");
         let report = succeed(&mut place.reader("check", &sealed));
         let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        let lanes = report["lanes"].as_array().unwrap();
+        assert!(name != "months" || lanes.len() > 29, "{} lanes need no second page", lanes.len());
         let records: u64 =
             report["lanes"].as_array().unwrap().iter().map(|lane| lane["records"].as_u64().unwrap()).sum();
         let ours = succeed(place.domicile().arg("verify").arg(&sealed).arg("--json"));

@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn every_lane_is_found_by_its_key() {
-        for lanes in [1, 2, 28, 29, 1000, 20_000] {
+        for lanes in [1, 2, 29, 30, 1000, 20_000] {
             let (trailer, payload) = footer(lanes);
             assert_eq!(trailer.lanes, lanes);
             for number in (0..lanes).step_by(1 + lanes as usize / 50) {
@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn the_way_to_a_lane_of_the_largest_segment_is_128_kib() {
-        // 2^20 lanes; 28 a page; 512 pages a key page; one first key each.
+        // 2^20 lanes; 29 a page; 512 pages a key page; one first key each.
         let trailer = Trailer { footer_at: 0, lanes: 1 << 20, pages_at: 0, keys_at: 0, tops_at: 0 };
         let length =
             |range: Option<std::ops::Range<u64>>| range.map(|range| range.end - range.start).unwrap();
