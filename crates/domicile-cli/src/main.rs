@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             Command::Inspect(inspect) => commands::inspect::run(inspect, &report),
             Command::Why(why) => commands::why::run(common, why, &report).await,
             Command::Verify(verify) => commands::verify::run(common, verify, &report).await,
-            Command::Completions(completions) => commands::manual::completions(completions),
+            Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),
         };
         report.close().await;

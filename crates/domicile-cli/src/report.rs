@@ -16,6 +16,8 @@ pub(crate) struct Report {
     /// Whether somebody reads along.
     talkative: bool,
     worst: Cell<Option<Class>>,
+    /// Whether the reader of standard output has gone.
+    unread: Cell<bool>,
     config: RefCell<Option<PathBuf>>,
     domicile: RefCell<Option<Domicile>>,
 }
@@ -26,6 +28,7 @@ impl Report {
             json: common.json,
             talkative: common.verbose || (io::stderr().is_terminal() && !common.json),
             worst: Cell::new(None),
+            unread: Cell::new(false),
             config: RefCell::new(None),
             domicile: RefCell::new(None),
         }
@@ -119,19 +122,36 @@ impl Report {
         } else {
             text()
         };
-        print_line(&text)
+        self.print_line(&text)
+    }
+
+    /// Prints a line on standard output.
+    pub(crate) fn print_line(&self, line: &str) -> Result<()> {
+        writeln!(self.stdout(), "{line}").map_err(output_failed)
+    }
+
+    /// Standard output. Somebody who has read enough ends the program, and that is no failure.
+    pub(crate) fn stdout(&self) -> Stdout<'_> {
+        Stdout { output: io::stdout().lock(), unread: &self.unread }
     }
 
     /// Ends the program.
     pub(crate) fn end(&self, outcome: Result<()>) -> ExitCode {
-        if let Err(error) = outcome {
-            if is_closed_pipe(&error) {
-                // Whoever reads has seen enough.
-                return ExitCode::SUCCESS;
-            }
+        if let Err(error) = outcome
+            && !self.is_of_unread_output(&error)
+        {
             self.fail(&error);
         }
-        self.worst.get().map_or(ExitCode::SUCCESS, |class| ExitCode::from(class.exit_code()))
+        ExitCode::from(self.exit_code())
+    }
+
+    /// Whether an error says no more than that the reader of standard output has gone.
+    fn is_of_unread_output(&self, error: &Error) -> bool {
+        self.unread.get() && error.code() == Code::OutputFailed
+    }
+
+    fn exit_code(&self) -> u8 {
+        self.worst.get().map_or(0, Class::exit_code)
     }
 
     fn write_words(&self, words: &str) {
@@ -180,9 +200,32 @@ struct ErrorJson<'a> {
     exit: u8,
 }
 
-/// Prints a line on standard output.
-pub(crate) fn print_line(line: &str) -> Result<()> {
-    writeln!(io::stdout().lock(), "{line}").map_err(output_failed)
+/// The program's own standard output, which notices that nobody reads any more. A closed pipe anywhere else, be it
+/// an input or what `-o` names, is a failure like any other.
+pub(crate) struct Stdout<'a> {
+    output: io::StdoutLock<'static>,
+    unread: &'a Cell<bool>,
+}
+
+impl Stdout<'_> {
+    fn noticing<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            self.unread.set(true);
+        }
+        outcome
+    }
+}
+
+impl Write for Stdout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.output.write(bytes);
+        self.noticing(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.output.flush();
+        self.noticing(flushed)
+    }
 }
 
 /// Standard output failed.
@@ -203,17 +246,6 @@ fn causes(error: &Error) -> Option<String> {
         next = cause.source();
     }
     (!causes.is_empty()).then(|| causes.join(": "))
-}
-
-pub(crate) fn is_closed_pipe(error: &Error) -> bool {
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        if cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe) {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
 }
 
 /// A number with a comma after every three digits.
@@ -237,6 +269,43 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    fn report() -> Report {
+        Report::new(
+            &crate::arguments::Arguments::try_parse_from(["domicile", "inspect", "x"]).unwrap().common,
+        )
+    }
+
+    fn closed(code: Code) -> Error {
+        Error::new(code, "closed").because(io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+
+    #[test]
+    fn only_the_reader_of_standard_output_may_leave() {
+        // A pipe that is an input, or an output of `-o`.
+        for code in [Code::InputFailed, Code::OutputFailed] {
+            let report = report();
+            report.end(Err(closed(code)));
+            assert_eq!(report.exit_code(), 1, "{code}");
+        }
+        let report = report();
+        report.unread.set(true);
+        report.end(Err(closed(Code::OutputFailed)));
+        assert_eq!(report.exit_code(), 0);
+        report.end(Err(closed(Code::InputFailed)));
+        assert_eq!(report.exit_code(), 1);
+    }
+
+    #[test]
+    fn what_was_found_before_the_reader_left_makes_the_exit_code() {
+        let report = report();
+        report.remember(Class::Unfinished);
+        report.remember(Class::Corrupt);
+        report.unread.set(true);
+        report.end(Err(closed(Code::OutputFailed)));
+        assert_eq!(report.exit_code(), 4);
+    }
 
     #[test]
     fn numbers_are_grouped() {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::arguments::{Common, HomeChoose, HomeList};
 use crate::input::{self, Input};
-use crate::report::{Report, counted, print_line};
+use crate::report::{Report, counted};
 
 #[derive(Serialize)]
 struct ChoiceJson<'a> {
@@ -58,7 +58,7 @@ pub(crate) async fn choose(common: &Common, choose: &HomeChoose, report: &Report
         return Ok(());
     }
     let unchanged = choices.len() - chosen.made.len();
-    print_line(&format!("{} chosen, {unchanged} unchanged", counted(chosen.made.len() as u64, "home")))
+    report.print_line(&format!("{} chosen, {unchanged} unchanged", counted(chosen.made.len() as u64, "home")))
 }
 
 /// Reads CSV of tenant,record_type,region. A header line that names these three may stand before it, and then the

@@ -22,12 +22,12 @@ pub(crate) fn run(arguments: &Inspect, report: &Report) -> Result<()> {
         match input.open_anywhere().and_then(inspect) {
             Ok(inspection) => {
                 let result = InspectJson { file, inspection };
-                report.print(&result, || text(&result))?;
                 match result.inspection.state {
                     "complete" => {}
                     "corrupt" => report.remember(Class::Corrupt),
                     _ => report.remember(Class::Unfinished),
                 }
+                report.print(&result, || text(&result))?;
             }
             Err(error) => report.fail(&error.at(file)),
         }

@@ -1,18 +1,19 @@
 //! `domicile completions` and `domicile man`.
 
 use std::fs;
-use std::io;
+use std::io::Write;
 
 use clap::CommandFactory;
 use domicile::{Error, Result};
 
 use crate::arguments::{Arguments, Completions, Man};
-use crate::report::output_failed;
+use crate::report::{Report, output_failed};
 
-pub(crate) fn completions(arguments: &Completions) -> Result<()> {
+pub(crate) fn completions(arguments: &Completions, report: &Report) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Arguments::command(), "domicile", &mut script);
-    io::Write::write_all(&mut io::stdout().lock(), &script).map_err(output_failed)
+    let mut output = report.stdout();
+    output.write_all(&script).and_then(|()| output.flush()).map_err(output_failed)
 }
 
 pub(crate) fn man(arguments: &Man) -> Result<()> {

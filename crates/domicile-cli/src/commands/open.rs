@@ -1,11 +1,12 @@
 //! `domicile open`: give back what went in, for a purpose.
 
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use domicile::files::NewFile;
 use domicile::{Class, Code, Domicile, Error, Request, Result};
-use domicile_record::{Segment, Selection, State};
+use domicile_record::{Restored, Segment, Selection, State};
 use serde::Serialize;
 
 use crate::arguments::{Common, Open};
@@ -44,7 +45,7 @@ pub(crate) async fn run(common: &Common, open: &Open, report: &Report) -> Result
     let opening = Opening { domicile, request, selection, report };
     match &open.output {
         None => {
-            let mut output = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, io::stdout().lock());
+            let mut output = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, report.stdout());
             opening.all(&inputs, &mut output).await?;
             output.flush().map_err(output_failed)
         }
@@ -138,26 +139,11 @@ impl Opening<'_> {
         for note in segment.notes() {
             report.warn(&format!("{name}: {note}"));
         }
-        let restored = segment.restore(output)?;
-        for failure in restored.failures {
-            report.fail(&failure.at(name.clone()));
-        }
-        if restored.times_by_block {
-            report.warn(&format!(
-                "{name}: the lanes keep no event times, so whole blocks were selected by when they were sealed"
-            ));
-        }
-        for lane in segment.lanes() {
-            let Some(obstacle) = lane.obstacle() else { continue };
-            if obstacle.class() == Class::Erased && !self.selection.names_lanes() {
-                report.warn(&format!("{name}: lane {} of {} was erased", lane.lane, lane.scope));
-                continue;
-            }
-            report.fail(&obstacle.again().at(name.clone()));
-        }
-        if let Some(error) = state_error(segment.state()) {
-            report.fail(&error.at(name.clone()));
-        }
+        let mut restored = Restored::default();
+        let outcome = segment.restore_into(output, &mut restored);
+        // Whatever becomes of the output, what is wrong with the segment makes the exit code.
+        self.conclude(&segment, &mut restored, &name);
+        outcome?;
         let header = segment.header();
         report.say(&format!(
             "{name}: {}, {} from {} of {} ({})",
@@ -176,6 +162,30 @@ impl Opening<'_> {
             bytes: restored.bytes,
             lanes: segment.lanes().len(),
         })
+    }
+
+    /// Says what could not be read, and what the segment's state means.
+    fn conclude(&self, segment: &Segment<File>, restored: &mut Restored, name: &str) {
+        let report = self.report;
+        for failure in restored.failures.drain(..) {
+            report.fail(&failure.at(name));
+        }
+        if restored.times_by_block {
+            report.warn(&format!(
+                "{name}: the lanes keep no event times, so whole blocks were selected by when they were sealed"
+            ));
+        }
+        for lane in segment.lanes() {
+            let Some(obstacle) = lane.obstacle() else { continue };
+            if obstacle.class() == Class::Erased && !self.selection.names_lanes() {
+                report.warn(&format!("{name}: lane {} of {} was erased", lane.lane, lane.scope));
+                continue;
+            }
+            report.fail(&obstacle.again().at(name));
+        }
+        if let Some(error) = state_error(segment.state()) {
+            report.fail(&error.at(name));
+        }
     }
 }
 

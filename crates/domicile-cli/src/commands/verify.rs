@@ -29,8 +29,9 @@ pub(crate) async fn run(common: &Common, arguments: &Verify, report: &Report) ->
         match verified {
             Ok(verification) => {
                 let result = VerifyJson { file, complete: verification.is_complete(), verification };
-                report.print(&result, || text(&result))?;
+                let printed = report.print(&result, || text(&result));
                 conclude(&result, report);
+                printed?;
             }
             Err(error) => report.fail(&error.at(file)),
         }

@@ -46,17 +46,27 @@ impl<S: Source> Segment<S> {
     /// # Errors
     /// [`OutputFailed`](Code::OutputFailed) when `output` fails.
     pub fn restore(&self, output: &mut dyn Write) -> Result<Restored> {
+        let mut restored = Restored::default();
+        self.restore_into(output, &mut restored)?;
+        Ok(restored)
+    }
+
+    /// The same, and adds what was given back to `restored`: what could not be read is known even if
+    /// `output` fails later.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn restore_into(&self, output: &mut dyn Write, restored: &mut Restored) -> Result<()> {
         let mut inputs: BTreeMap<u32, Vec<&ReadableLane>> = BTreeMap::new();
         for lane in self.lanes.iter().filter_map(SegmentLane::readable) {
             inputs.entry(lane.descriptor.source).or_default().push(lane);
         }
-        let mut restored = Restored::default();
         for lanes in inputs.into_values() {
             if self.wanted.times.is_some() {
                 restored.times_by_block |= lanes.iter().any(|lane| !lane.descriptor.contents.event_times);
             }
             let framing = lanes.first().and_then(|lane| lane.descriptor.framing);
-            let mut out = Out { output, framing, held: None, restored: &mut restored };
+            let mut out = Out { output, framing, held: None, restored: &mut *restored };
             self.write_frame(&lanes, BlockKind::Preamble, &mut out)?;
             if lanes.len() > 1 && lanes.iter().all(|lane| lane.descriptor.contents.arrivals) {
                 Merge::new(&self.file, &self.wanted, lanes.clone(), &mut out).write(&mut out)?;
@@ -68,7 +78,7 @@ impl<S: Source> Segment<S> {
             out.end_records()?;
             self.write_frame(&lanes, BlockKind::Postamble, &mut out)?;
         }
-        Ok(restored)
+        Ok(())
     }
 
     fn write_lane(&self, lane: &ReadableLane, out: &mut Out<'_>) -> Result<()> {
