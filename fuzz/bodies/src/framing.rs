@@ -121,7 +121,7 @@ fn hold_to_the_rules(framed: &Framed, input: &[u8], record_bytes_max: usize) {
     for record in framed.of(Kind::Record) {
         let content = framing.content(record);
         assert!(content.is_empty() || record.windows(content.len()).any(|part| part == content));
-        assert!(record.starts_with(framing.last_of_selection(record)));
+        assert!(record.starts_with(framing.end_of_selection(record)));
     }
 }
 

@@ -159,16 +159,27 @@ impl Framing {
         }
     }
 
-    /// `record` as the last one of a selection, when it was not the last of the input.
+    /// How a selection of records ends, which need not be how the input does: `records` without what
+    /// divides its last record from one that was not selected.
     ///
-    /// An element of a JSON array loses its comma and the blanks after it, so that preamble, selected
-    /// records and postamble are an array again. For every other framing this is `record` itself.
+    /// Elements of a JSON array lose a comma at their end and the blanks after it, so that preamble,
+    /// selected records and postamble are an array again. For every other framing this is `records` itself.
     #[must_use]
-    pub fn last_of_selection(self, record: &[u8]) -> &[u8] {
-        match self {
-            Framing::JsonArray => json::trim_end(record).strip_suffix(b",").unwrap_or(record),
-            _ => record,
-        }
+    pub fn end_of_selection(self, records: &[u8]) -> &[u8] {
+        let (body, divider) = self.split_divider(records);
+        let comma = divider.iter().position(|octet| *octet == b',');
+        comma.and_then(|at| records.get(..body.len() + at)).unwrap_or(records)
+    }
+
+    /// `records`, and the octets at its end that may be no more than what divides it from what follows:
+    /// blanks and commas of a JSON array.
+    pub(crate) fn split_divider(self, records: &[u8]) -> (&[u8], &[u8]) {
+        let divides = |octet: &u8| json::is_blank(*octet) || *octet == b',';
+        let end = match self {
+            Framing::JsonArray => records.iter().rposition(|octet| !divides(octet)).map_or(0, |at| at + 1),
+            _ => records.len(),
+        };
+        records.split_at_checked(end).unwrap_or((records, &[]))
     }
 }
 

@@ -497,13 +497,17 @@ fn parts_of_a_json_array_are_an_array_again() {
     let records = outcome.records();
     for (first, last) in [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)] {
         let mut selection = outcome.preamble().to_vec();
-        selection.extend(records[first..last].concat());
-        selection.extend(outcome.framing.last_of_selection(&records[last]));
+        selection.extend(outcome.framing.end_of_selection(&records[first..=last].concat()));
         selection.extend(outcome.postamble());
         let array: Vec<serde_json::Value> = serde_json::from_slice(&selection).unwrap();
         assert_eq!(array.len(), last - first + 1);
     }
-    assert_eq!(Framing::Lines.last_of_selection(b"a,\n"), b"a,\n");
+    assert_eq!(Framing::Lines.end_of_selection(b"a,\n"), b"a,\n");
+    for (records, end) in
+        [("1 ,\n", "1 "), ("1 ", "1 "), ("1,,\n,", "1"), (" , ", " "), ("", ""), ("\",\"", "\",\"")]
+    {
+        assert_eq!(Framing::JsonArray.end_of_selection(records.as_bytes()), end.as_bytes(), "{records}");
+    }
 }
 
 #[test]

@@ -310,11 +310,6 @@ impl LaneCursor {
         Ok(Some(block))
     }
 
-    /// Whether any data block was read.
-    pub(crate) fn has_read(&self) -> bool {
-        self.data_blocks > 0
-    }
-
     fn check(
         &mut self,
         lane: &ReadableLane,

@@ -9,7 +9,7 @@ use super::lane::{LaneCursor, ReadableLane};
 use super::merge::Merge;
 use super::source::Source;
 use super::{Segment, SegmentLane};
-use crate::format::BlockKind;
+use crate::format::{BlockKind, Section};
 use crate::framing::Framing;
 
 /// What was given back.
@@ -61,12 +61,14 @@ impl<S: Source> Segment<S> {
         for lane in self.lanes.iter().filter_map(SegmentLane::readable) {
             inputs.entry(lane.descriptor.source).or_default().push(lane);
         }
+        let is_everything = self.is_everything();
         for lanes in inputs.into_values() {
             if self.wanted.times.is_some() {
                 restored.times_by_block |= lanes.iter().any(|lane| !lane.descriptor.contents.event_times);
             }
             let framing = lanes.first().and_then(|lane| lane.descriptor.framing);
-            let mut out = Out { output, framing, held: None, restored: &mut *restored };
+            let mut out =
+                Out { output, framing, held: Vec::new(), is_whole: is_everything, restored: &mut *restored };
             self.write_frame(&lanes, BlockKind::Preamble, &mut out)?;
             if lanes.len() > 1 && lanes.iter().all(|lane| lane.descriptor.contents.arrivals) {
                 Merge::new(&self.file, &self.wanted, lanes.clone(), &mut out).write(&mut out)?;
@@ -81,24 +83,41 @@ impl<S: Source> Segment<S> {
         Ok(())
     }
 
+    /// Whether every lane that the segment has was selected and can be read, and every record of it.
+    fn is_everything(&self) -> bool {
+        let directory = self.region.as_ref().and_then(|region| region.end.as_ref()).map(|end| {
+            let sections = end.end.sections.iter();
+            sections
+                .map(|section| if let Section::Directory(lanes) = section { lanes.len() } else { 0 })
+                .sum()
+        });
+        // A segment without an end has the lanes that a walk found, lane 0 among them.
+        let walked = || self.file.walked().and_then(|walked| walked.lanes.len().checked_sub(1));
+        self.wanted.is_everything()
+            && directory.or_else(walked) == Some(self.lanes.len())
+            && self.lanes.iter().all(|lane| lane.readable().is_some())
+    }
+
     fn write_lane(&self, lane: &ReadableLane, out: &mut Out<'_>) -> Result<()> {
         let mut cursor = LaneCursor::new(lane, &self.wanted);
         let pieces = lane.descriptor.contents.long_record;
         let everything = self.wanted.is_everything();
+        let mut is_wanted = false;
         loop {
             let block = match cursor.next(&self.file, lane) {
                 Ok(Some((block, _))) => block,
                 Ok(None) => break,
                 Err(error) => {
-                    out.restored.fail(error);
+                    out.fail(error);
                     continue;
                 }
             };
             if pieces {
                 if self.wanted.wants(block, 0) {
                     out.piece(block.values())?;
+                    is_wanted = true;
                 }
-            } else if everything && !out.holds_back() {
+            } else if everything {
                 // Whole blocks at once: records stand in them as they stood in the input.
                 out.records(block.values(), block.len() as u64)?;
             } else {
@@ -109,8 +128,8 @@ impl<S: Source> Segment<S> {
                 }
             }
         }
-        if pieces {
-            out.restored.records += u64::from(cursor.has_read());
+        if is_wanted {
+            out.count_record();
         }
         Ok(())
     }
@@ -157,41 +176,46 @@ fn frame_sequence(lane: &ReadableLane, kind: BlockKind) -> Option<u32> {
 pub(super) struct Out<'a> {
     output: &'a mut dyn Write,
     framing: Option<Framing>,
-    /// The last record of a JSON array, whose comma depends on what follows.
-    held: Option<Vec<u8>>,
+    /// Blanks and commas that the elements of a JSON array ended with so far: whether they are written
+    /// depends on what follows.
+    held: Vec<u8>,
+    /// Everything is given back, and nothing of it was left out so far.
+    is_whole: bool,
     restored: &'a mut Restored,
 }
 
-impl Out<'_> {
-    /// Whether records must be given one by one.
-    pub(super) fn holds_back(&self) -> bool {
-        self.framing == Some(Framing::JsonArray)
-    }
+/// The most octets that are held back. A comma with more blanks behind it is written where it stands, and a
+/// selection that ends with it has one comma too many.
+const HELD_BYTES_MAX: usize = 64 << 10;
 
+impl Out<'_> {
     pub(super) fn record(&mut self, record: &[u8]) -> Result<()> {
-        self.restored.records += 1;
-        if self.holds_back() {
-            let before = self.held.replace(record.to_vec());
-            return before.map_or(Ok(()), |before| self.write(&before));
-        }
-        self.write(record)
+        self.records(record, 1)
     }
 
     /// Several records at once.
-    pub(super) fn records(&mut self, values: &[u8], count: u64) -> Result<()> {
+    fn records(&mut self, values: &[u8], count: u64) -> Result<()> {
         self.restored.records += count;
-        self.write(values)
+        self.piece(values)
     }
 
     /// A piece of a long record; whoever gives its last counts the record.
     pub(super) fn piece(&mut self, piece: &[u8]) -> Result<()> {
-        if let Some(before) = self.held.take() {
-            self.write(&before)?;
+        let (body, divider) = self.framing.map_or((piece, &[][..]), |framing| framing.split_divider(piece));
+        if !body.is_empty() {
+            self.write_held()?;
+            self.write(body)?;
         }
-        self.write(piece)
+        if self.held.len() + divider.len() > HELD_BYTES_MAX {
+            self.write_held()?;
+            return self.write(divider);
+        }
+        self.held.extend_from_slice(divider);
+        Ok(())
     }
 
     pub(super) fn fail(&mut self, error: Error) {
+        self.is_whole = false;
         self.restored.fail(error);
     }
 
@@ -200,8 +224,19 @@ impl Out<'_> {
     }
 
     fn end_records(&mut self) -> Result<()> {
-        let Some(last) = self.held.take() else { return Ok(()) };
-        self.write(self.framing.map_or(&last[..], |framing| framing.last_of_selection(&last)))
+        if let Some(framing) = self.framing.filter(|_| !self.is_whole) {
+            let kept = framing.end_of_selection(&self.held).len();
+            self.held.truncate(kept);
+        }
+        self.write_held()
+    }
+
+    fn write_held(&mut self) -> Result<()> {
+        let held = std::mem::take(&mut self.held);
+        self.write(&held)?;
+        self.held = held;
+        self.held.clear();
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {

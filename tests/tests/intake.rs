@@ -1,0 +1,127 @@
+//! What goes into an intake comes out of its segments, and what fails stays failed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+use domicile::Purpose;
+use domicile_record::{Intake, IntakeOptions, Outlet, Scoping, Segment, Selection};
+use domicile_tests::{Home, scope};
+use proptest::prelude::*;
+
+/// Segments in memory.
+struct Memory;
+
+impl Outlet for Memory {
+    type Sink = Vec<u8>;
+
+    fn open(&mut self, _: &domicile::Region) -> domicile::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A segment of one input, in blocks of `block_bytes`.
+async fn sealed(home: &Home, input: &[u8], block_bytes: usize) -> Vec<u8> {
+    let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
+    options.framing = domicile_record::framing::Choice::Json;
+    options.writer.block_bytes = block_bytes;
+    let mut intake = Intake::new(&home.domicile, options, Memory);
+    intake.read(input).await.unwrap();
+    intake.finish().await.unwrap().segments.pop().unwrap().0
+}
+
+async fn restored(home: &Home, segment: &[u8], selection: Selection) -> Vec<u8> {
+    let segment = Segment::open_source(&home.domicile, segment, Purpose::Support, selection).await.unwrap();
+    let (mut output, mut restored) = (Vec::new(), domicile_record::Restored::default());
+    segment.restore_into(&mut output, &mut restored).unwrap();
+    assert!(restored.failures.is_empty(), "{:?}", restored.failures);
+    assert_eq!(restored.bytes, output.len() as u64);
+    output
+}
+
+#[tokio::test]
+async fn whatever_looks_like_an_array_comes_back_octet_for_octet() {
+    let home = Home::of(&["acme"]).await;
+    let blanks = " \n".repeat(40 << 10);
+    let long = "x, ".repeat(500 << 10);
+    for input in [
+        "[1,]".to_owned(),
+        "[1,,2]".to_owned(),
+        "[1 , ".to_owned(),
+        "[1,".to_owned(),
+        "[1".to_owned(),
+        "[".to_owned(),
+        "[]".to_owned(),
+        "[,]".to_owned(),
+        "[1,2,] , \n".to_owned(),
+        "[{\"a\":1},\n{\"a\":2},\n".to_owned(),
+        "[{\"a\":\", ,".to_owned(),
+        "[1,]]".to_owned(),
+        "[1,] , [2,]".to_owned(),
+        format!("[1,{blanks}2,{blanks}]"),
+        format!("[1,{blanks}"),
+        format!("[1{blanks},{blanks}"),
+        format!("[\"{long}\", \"{long}\" ,{blanks}]"),
+        format!("[\"{long},,,"),
+    ] {
+        for block_bytes in [1, 65536] {
+            if input.len() > 1000 && block_bytes == 1 {
+                continue;
+            }
+            let segment = sealed(&home, input.as_bytes(), block_bytes).await;
+            for selection in [Selection::all(), Selection::scopes(&[scope("acme")])] {
+                let output = restored(&home, &segment, selection).await;
+                assert!(output == input.as_bytes(), "{:.80} ({} octets)", input, input.len());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_selection_of_an_array_is_an_array() {
+    let home = Home::of(&["acme"]).await;
+    let long = "x, ".repeat(500 << 10);
+    let input = format!("[ 1 ,\n\"{long}\" , {{\"a\": \", \"}},\"{long}\"\n, 5 ]\n");
+    let all: Vec<serde_json::Value> = serde_json::from_str(&input).unwrap();
+    let segment = sealed(&home, input.as_bytes(), 65536).await;
+    for first in 0..5 {
+        for end in first..=5 {
+            let selection = Selection::all().records(first as u64..end as u64).unwrap();
+            let output = restored(&home, &segment, selection).await;
+            let array: Vec<serde_json::Value> = serde_json::from_slice(&output).unwrap();
+            assert!(array == all[first..end], "{first}..{end}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn odd_arrays_come_back_and_selections_of_good_ones_are_good(
+        odd in "\\[[1, \n\"\\[\\]]{0,24}",
+        good in prop::collection::vec(("[ \n]{0,3}", "1|\"a, \"|\\[1, 2\\]|\\{\\}", "[ \n]{0,3}"), 0..6),
+        from in 0_usize..6,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let home = Home::of(&["acme"]).await;
+            let segment = sealed(&home, odd.as_bytes(), 16).await;
+            let output = restored(&home, &segment, Selection::all()).await;
+            prop_assert_eq!(String::from_utf8_lossy(&output), odd);
+
+            let list: Vec<_> = good.iter().map(|(before, value, after)| [&before[..], value, after].concat()).collect();
+            let array = format!("[{}]", list.join(","));
+            let segment = sealed(&home, array.as_bytes(), 16).await;
+            let selection = Selection::all().records(0..from as u64).unwrap();
+            let selected = restored(&home, &segment, selection).await;
+            let selected: Vec<serde_json::Value> = serde_json::from_slice(&selected).unwrap();
+            let all: Vec<serde_json::Value> = serde_json::from_str(&array).unwrap();
+            prop_assert_eq!(&selected[..], &all[..from.min(all.len())]);
+            Ok(())
+        })?;
+    }
+}
