@@ -1,9 +1,10 @@
 //! What is asked of files in several places: whose they are, that their names are durable, and that a
 //! name stands for a whole file or for none.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,12 +27,40 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// How the name of a file begins and ends that is written and not published yet.
+const TEMPORARY: (&str, &str) = (".domicile-", ".part");
+
+/// Whether this is the name of a file that a [`NewFile`] is, or was when its process died, written to.
+#[must_use]
+pub fn is_temporary(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(TEMPORARY.0.as_bytes()) && name.ends_with(TEMPORARY.1.as_bytes())
+}
+
+/// Refuses a path that is a link which neither this user nor root made: it leads where somebody else likes.
+///
+/// # Errors
+/// [`OutputFailed`](Code::OutputFailed).
+pub fn refuse_foreign_link(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(link) if link.is_symlink() && !belongs_to_us(&link) => {
+            Err(not_ours(path, "the output is a link that somebody else made"))
+        }
+        // What is not there is made, and what cannot be looked at cannot be written.
+        _ => Ok(()),
+    }
+}
+
 /// A file that appears under its name only when it is whole: it is written beside its place, synced, and
 /// then given its name. Dropped before that, it is gone.
+///
+/// A pipe or a character device is written directly, if it belongs to this user or to root, or is this
+/// process's own standard output.
 #[derive(Debug)]
 pub struct NewFile {
     file: File,
-    target: PathBuf,
+    /// The name that it will have, if that is known.
+    target: Option<PathBuf>,
     /// Where it is written; none for a device or a pipe, which are written directly.
     temporary: Option<PathBuf>,
     replace: bool,
@@ -42,14 +71,24 @@ impl NewFile {
     ///
     /// # Errors
     /// [`OutputExists`](Code::OutputExists) when there is one and it shall not be replaced;
-    /// [`OutputFailed`](Code::OutputFailed) when it cannot be written there.
+    /// [`OutputFailed`](Code::OutputFailed) when it cannot be written there, or is a block device, a socket,
+    /// or a link, a pipe or a device of somebody else.
     pub fn create(target: &Path, mode: u32, replace: bool) -> Result<Self> {
+        refuse_foreign_link(target)?;
         let failed = |source: io::Error| output_failed(target, source);
         let existing = fs::metadata(target).map(|metadata| metadata.file_type());
         if let Ok(kind) = existing {
-            if kind.is_char_device() || kind.is_fifo() || kind.is_block_device() || kind.is_socket() {
-                let file = fs::OpenOptions::new().write(true).open(target).map_err(failed)?;
-                return Ok(Self { file, target: target.to_owned(), temporary: None, replace });
+            if kind.is_char_device() || kind.is_fifo() {
+                let file = open_stream(target)?;
+                return Ok(Self { file, target: Some(target.to_owned()), temporary: None, replace });
+            }
+            if kind.is_block_device() || kind.is_socket() {
+                let what =
+                    if kind.is_socket() { "the output is a socket" } else { "the output is a block device" };
+                return Err(Error::new(Code::OutputFailed, what)
+                    .at(target.display().to_string())
+                    .rule("what is written to is a file, a pipe or a character device")
+                    .advise("name a file"));
             }
             if kind.is_dir() {
                 return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
@@ -58,25 +97,21 @@ impl NewFile {
                 return Err(exists(target));
             }
         }
-        let mut random = [0; 8];
-        OsRandom.fill(&mut random)?;
-        let mut name = OsString::from(".");
-        name.push(target.file_name().ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?);
-        name.push(format!(".{}.part", hex::encode(&random)));
-        let temporary = target.with_file_name(name);
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)
-            .map_err(failed)?;
-        Ok(Self { file, target: target.to_owned(), temporary: Some(temporary), replace })
+        if target.file_name().is_none() {
+            return Err(failed(io::Error::from(io::ErrorKind::InvalidInput)));
+        }
+        let (file, temporary) = temporary(&target.with_file_name(temporary_name()?), mode, target)?;
+        Ok(Self { file, target: Some(target.to_owned()), temporary: Some(temporary), replace })
     }
 
-    /// The name that the file will have.
-    #[must_use]
-    pub fn target(&self) -> &Path {
-        &self.target
+    /// Begins a file in `directory` whose name is not known yet: it is published by
+    /// [`publish_as`](Self::publish_as), and replaces nothing.
+    ///
+    /// # Errors
+    /// [`OutputFailed`](Code::OutputFailed) when it cannot be written there.
+    pub fn create_in(directory: &Path, mode: u32) -> Result<Self> {
+        let (file, temporary) = temporary(&directory.join(temporary_name()?), mode, directory)?;
+        Ok(Self { file, target: None, temporary: Some(temporary), replace: false })
     }
 
     /// Makes durable what was written so far; the name is not given yet.
@@ -91,40 +126,88 @@ impl NewFile {
     /// Makes the contents durable, then the name.
     ///
     /// # Errors
-    /// [`OutputExists`](Code::OutputExists) when somebody else took the name meanwhile;
-    /// [`OutputFailed`](Code::OutputFailed). The name stands for what it stood for before.
+    /// As [`publish_as`](Self::publish_as); [`ArgumentInvalid`](Code::ArgumentInvalid) if it was begun without a
+    /// name.
     pub fn publish(self) -> Result<()> {
-        let target = self.target.clone();
-        self.publish_as(&target)
+        match self.target.clone() {
+            Some(target) => self.publish_as(&target),
+            None => Err(Error::new(Code::ArgumentInvalid, "a file without a name cannot be published")),
+        }
     }
 
-    /// Publishes under another name, which is replaced: what is left of something that is not whole.
+    /// Publishes under a name that was not the one to be: of a file begun without one, or, replacing what has the
+    /// name, of what is left of something that is not whole.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// [`OutputExists`](Code::OutputExists) when somebody else took the name meanwhile;
+    /// [`OutputFailed`](Code::OutputFailed). The name stands for what it stood for before, with one exception that
+    /// the error tells: where the directory cannot be synced, the file has its name and is whole, but a crash may
+    /// take the name back.
     pub fn publish_as(mut self, target: &Path) -> Result<()> {
         let Some(temporary) = self.temporary.take() else {
             return self.file.flush().map_err(|source| output_failed(target, source));
         };
-        let replace = self.replace || target != self.target;
+        let replace = self.replace || self.target.as_ref().is_some_and(|named| named != target);
         let publish = || {
             self.file.sync_all()?;
-            if replace {
-                fs::rename(&temporary, target)?;
-            } else {
-                rename_to_new(&temporary, target)?;
-            }
-            sync_directory(target)
+            if replace { fs::rename(&temporary, target) } else { rename_to_new(&temporary, target) }
         };
         publish().map_err(|source| {
-            // It is gone either way: renamed, or not wanted.
+            // Nobody knows the name; a file that is left costs room and nothing else.
             let _ = fs::remove_file(&temporary);
             match source.kind() {
                 io::ErrorKind::AlreadyExists => exists(target),
                 _ => output_failed(target, source),
             }
+        })?;
+        sync_directory(target).map_err(|source| {
+            let what = "the output has its name, but its directory could not be made durable";
+            Error::output_failed(what, source).at(target.display().to_string())
         })
     }
+}
+
+fn temporary_name() -> Result<String> {
+    let mut random = [0; 8];
+    OsRandom.fill(&mut random)?;
+    let (begin, end) = TEMPORARY;
+    Ok(format!("{begin}{}{end}", hex::encode(&random)))
+}
+
+/// Makes the file that is written until it gets the name `target`.
+fn temporary(path: &Path, mode: u32, target: &Path) -> Result<(File, PathBuf)> {
+    let made = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    Ok((made.map_err(|source| output_failed(target, source))?, path.to_owned()))
+}
+
+/// Opens a pipe or a character device. What was opened is looked at, and not its name: that may have been given
+/// to something else.
+fn open_stream(target: &Path) -> Result<File> {
+    let failed = |source: io::Error| output_failed(target, source);
+    let no_terminal = i32::try_from(rustix::fs::OFlags::NOCTTY.bits()).unwrap_or_default();
+    let file = fs::OpenOptions::new().write(true).custom_flags(no_terminal).open(target).map_err(failed)?;
+    let opened = file.metadata().map_err(failed)?;
+    let kind = opened.file_type();
+    if !kind.is_char_device() && !kind.is_fifo() {
+        return Err(not_ours(target, "the output was exchanged while it was opened"));
+    }
+    if !belongs_to_us(&opened) && !is_standard_output(&opened) {
+        return Err(not_ours(target, "the output is a pipe or a device of somebody else"));
+    }
+    Ok(file)
+}
+
+/// Whether this is where the process was told to write by whoever started it.
+fn is_standard_output(opened: &Metadata) -> bool {
+    let own = io::stdout().as_fd().try_clone_to_owned().and_then(|own| File::from(own).metadata());
+    own.is_ok_and(|own| (own.dev(), own.ino()) == (opened.dev(), opened.ino()))
+}
+
+fn not_ours(target: &Path, what: &str) -> Error {
+    Error::new(Code::OutputFailed, what)
+        .at(target.display().to_string())
+        .rule("links, pipes and devices that are written to belong to this user or to root")
+        .advise("name a file in a directory of your own")
 }
 
 /// Gives a file a name that nothing has.
@@ -204,6 +287,62 @@ mod tests {
         NewFile::create(&target, 0o600, true).unwrap().publish().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_without_a_name_gets_one_that_nothing_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let (taken, free) = (directory.path().join("taken"), directory.path().join("free"));
+        fs::write(&taken, "theirs").unwrap();
+        let file = NewFile::create_in(directory.path(), 0o644).unwrap();
+        let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.filter(|name| is_temporary(name)).count(), 1);
+        assert_eq!(file.publish_as(&taken).unwrap_err().code(), Code::OutputExists);
+        assert_eq!(fs::read(&taken).unwrap(), b"theirs");
+        assert_eq!(
+            NewFile::create_in(directory.path(), 0o644).unwrap().publish().unwrap_err().code(),
+            Code::ArgumentInvalid
+        );
+        NewFile::create_in(directory.path(), 0o644).unwrap().publish_as(&free).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_may_have_as_long_a_name_as_there_can_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("x".repeat(255));
+        NewFile::create(&target, 0o600, false).unwrap().publish().unwrap();
+        assert!(target.exists());
+    }
+
+    #[test]
+    fn a_socket_is_no_output() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&target).unwrap();
+        let refused = NewFile::create(&target, 0o600, true).unwrap_err();
+        assert_eq!((refused.code(), refused.what()), (Code::OutputFailed, "the output is a socket"));
+    }
+
+    #[test]
+    fn links_and_pipes_of_others_are_no_output() {
+        if !rustix::process::geteuid().is_root() {
+            // Nobody else can be made to own anything.
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (pipe, link) = (directory.path().join("pipe"), directory.path().join("link"));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o666.into(), 0).unwrap();
+        // Opened for both, it does not wait for a reader.
+        let _reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        NewFile::create(&pipe, 0o600, false).unwrap();
+        std::os::unix::fs::chown(&pipe, Some(12_345), None).unwrap();
+        assert_eq!(NewFile::create(&pipe, 0o600, true).unwrap_err().code(), Code::OutputFailed);
+
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        NewFile::create(&link, 0o600, false).unwrap();
+        std::os::unix::fs::lchown(&link, Some(12_345), None).unwrap();
+        assert_eq!(NewFile::create(&link, 0o600, true).unwrap_err().code(), Code::OutputFailed);
     }
 
     #[test]

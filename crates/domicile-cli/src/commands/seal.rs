@@ -1,11 +1,12 @@
 //! `domicile seal`: one scope into one segment, or many scopes each to its home.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use domicile::engine::Suite;
-use domicile::files::NewFile;
+use domicile::files::{self, NewFile};
 use domicile::{Code, Domicile, Error, RecordType, Region, Result, Scope};
 use domicile_record::{
     Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, SegmentSummary, WriterOptions,
@@ -71,15 +72,13 @@ pub(crate) async fn run(common: &Common, seal: &Seal, report: &Report) -> Result
             // Before anything is read: what comes through a pipe cannot be read again.
             let outlet = OneFile(Some(NewFile::create(&seal.output, SEGMENT_MODE, seal.force)?));
             let done = read_all(&domicile, options, outlet, &inputs, &seal.output, report).await?;
-            publish(seal, &domicile, done, report, |_| Ok(seal.output.clone()))
+            publish(seal, &domicile, done, report, |_| seal.output.clone())
         }
         Some(_) => {
-            let directory = OutputDirectory::prepare(&seal.output)?;
-            let outlet = FilePerRegion { directory: &seal.output };
+            let directories = OutputDirectories::make(&seal.output, &domicile)?;
+            let outlet = FilePerRegion { directories: &directories };
             let done = read_all(&domicile, options, outlet, &inputs, &seal.output, report).await?;
-            publish(seal, &domicile, done, report, |summary| place_of(&seal.output, summary))?;
-            directory.keep();
-            Ok(())
+            publish(seal, &domicile, done, report, |summary| directories.place_of(summary))
         }
     }
 }
@@ -175,7 +174,7 @@ fn publish(
     domicile: &Domicile,
     done: Done,
     report: &Report,
-    place: impl Fn(&SegmentSummary) -> Result<PathBuf>,
+    place: impl Fn(&SegmentSummary) -> PathBuf,
 ) -> Result<()> {
     let suite: Suite = seal.suite.into();
     let mut result = SealJson {
@@ -188,12 +187,8 @@ fn publish(
         engine: domicile.engines(suite).to_string(),
     };
     for (file, summary) in done.sealed.segments {
-        let path = place(&summary)?;
-        if path == file.target() {
-            file.publish()?;
-        } else {
-            file.publish_as(&path)?;
-        }
+        let path = place(&summary);
+        file.publish_as(&path).map_err(|error| naming_published(error, &result.segments))?;
         result.records += summary.records;
         result.bytes += summary.bytes;
         report.say(&format!(
@@ -240,6 +235,17 @@ fn publish(
     if report.json { report.print(&result, String::new) } else { Ok(()) }
 }
 
+/// Several segments are published one after the other: whoever seals again must know which are there.
+fn naming_published(error: Error, published: &[SegmentJson]) -> Error {
+    if published.is_empty() {
+        return error;
+    }
+    let advice = error.advice().unwrap_or("see that it can be written there");
+    let paths: Vec<_> = published.iter().map(|segment| segment.path.as_str()).collect();
+    let advice = format!("{advice}; these were published before, and stand: {}", paths.join(", "));
+    error.advise(advice)
+}
+
 fn input_json(name: &str, input: &InputReport) -> InputJson {
     InputJson {
         name: name.to_owned(),
@@ -263,63 +269,81 @@ impl Outlet for OneFile {
     }
 }
 
-/// A segment for each region, written in the output directory and named when its id is known.
+/// A segment for each region, written where it will stand and named when its id is known.
 struct FilePerRegion<'a> {
-    directory: &'a Path,
+    directories: &'a OutputDirectories,
 }
 
 impl Outlet for FilePerRegion<'_> {
     type Sink = NewFile;
 
     fn open(&mut self, region: &Region) -> Result<NewFile> {
-        NewFile::create(&self.directory.join(format!("{region}.dseg")), SEGMENT_MODE, true)
+        // Whoever sealed here at the same time may have removed it, empty as it was.
+        NewFile::create_in(&self.directories.of(region)?, SEGMENT_MODE)
     }
 }
 
-/// `<region>/<yyyy-mm-dd>/<segment id>.dseg`: never a tenant.
-fn place_of(directory: &Path, summary: &SegmentSummary) -> Result<PathBuf> {
-    let day = summary.created.to_string();
-    let day = day.get(..10).unwrap_or(&day);
-    let parent = directory.join(summary.place.region.as_str()).join(day);
-    fs::create_dir_all(&parent).map_err(|source| {
-        Error::output_failed("a directory could not be made", source).at(parent.display().to_string())
-    })?;
-    for made in [directory, &directory.join(summary.place.region.as_str()), &parent] {
-        domicile::files::sync_directory(made).map_err(|source| {
-            Error::output_failed("a directory could not be made durable", source)
-                .at(made.display().to_string())
-        })?;
-    }
-    Ok(parent.join(format!("{}.dseg", summary.id)))
+/// Where routed segments go: `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant. What was made and holds
+/// nothing in the end is removed again.
+struct OutputDirectories {
+    root: PathBuf,
+    /// When sealing began, whenever a segment did.
+    day: String,
+    made: RefCell<Vec<PathBuf>>,
 }
 
-/// The output directory: made if it was not there, and removed again if nothing came of it.
-struct OutputDirectory {
-    made: Option<PathBuf>,
-}
-
-impl OutputDirectory {
-    fn prepare(path: &Path) -> Result<Self> {
-        if path.is_dir() {
-            return Ok(Self { made: None });
+impl OutputDirectories {
+    /// Makes the directory of every region whose records may be sealed here. What comes through a pipe cannot be
+    /// read again: where nothing can be written, nothing is read.
+    fn make(root: &Path, domicile: &Domicile) -> Result<Self> {
+        let now = domicile.now().to_string();
+        let day = now.get(..10).unwrap_or(&now).to_owned();
+        let directories = Self { root: root.to_owned(), day, made: RefCell::default() };
+        for region in domicile.regions() {
+            if domicile.guard().check_place(&region.place).is_ok() {
+                directories.of(&region.place.region)?;
+            }
         }
-        fs::create_dir(path).map_err(|source| {
-            Error::output_failed("the output directory could not be made", source)
-                .at(path.display().to_string())
-        })?;
-        Ok(Self { made: Some(path.to_owned()) })
+        Ok(directories)
     }
 
-    fn keep(mut self) {
-        self.made = None;
+    /// A region's directory, made if it is not there.
+    fn of(&self, region: &Region) -> Result<PathBuf> {
+        let of_region = self.root.join(region.as_str());
+        let of_day = of_region.join(&self.day);
+        for directory in [&self.root, &of_region, &of_day] {
+            self.ensure(directory)?;
+        }
+        Ok(of_day)
+    }
+
+    fn ensure(&self, directory: &Path) -> Result<()> {
+        files::refuse_foreign_link(directory)?;
+        match fs::create_dir(directory) {
+            Ok(()) => self.made.borrow_mut().push(directory.to_owned()),
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(source) => {
+                return Err(Error::output_failed("the output directory could not be made", source)
+                    .at(directory.display().to_string()));
+            }
+        }
+        files::sync_directory(directory).map_err(|source| {
+            Error::output_failed("a directory could not be made durable", source)
+                .at(directory.display().to_string())
+        })
+    }
+
+    fn place_of(&self, summary: &SegmentSummary) -> PathBuf {
+        let directory = self.root.join(summary.place.region.as_str()).join(&self.day);
+        directory.join(format!("{}.dseg", summary.id))
     }
 }
 
-impl Drop for OutputDirectory {
+impl Drop for OutputDirectories {
     fn drop(&mut self) {
-        if let Some(path) = &self.made {
+        for directory in self.made.borrow().iter().rev() {
             // Only an empty directory goes: whatever is in it stays.
-            let _ = fs::remove_dir(path);
+            let _ = fs::remove_dir(directory);
         }
     }
 }
