@@ -5,119 +5,22 @@
 //! event is durable in the key store before the key that it speaks of is handed out. No event holds a
 //! subscriber's number, or a hash of one.
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::engine::Unverified;
+use crate::chain::digest_after;
+pub use crate::chain::{ChainBeginning, ChainId, SealedEvent, verify_chain};
 use crate::error::{Code, Error, Result};
 use crate::guard::Action;
 use crate::hex;
-use crate::kms::{Kms, VerifyingKey};
+use crate::kms::Kms;
 use crate::period::Period;
 use crate::random::Randomness;
 use crate::region::{Place, Region};
 use crate::scope::Scope;
 use crate::store::{KeyName, KeyStore};
-use crate::time::{Clock, Time};
-use crate::wire;
-
-/// The name of a chain: 16 random octets.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ChainId(pub [u8; 16]);
-
-impl fmt::Display for ChainId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0))
-    }
-}
-
-impl fmt::Debug for ChainId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChainId({self})")
-    }
-}
-
-/// The signed entry that begins a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChainBeginning {
-    /// The chain's name.
-    pub chain: ChainId,
-    /// Where the process says it is.
-    pub place: Place,
-    /// When the chain began.
-    pub begun: Time,
-    /// Who runs the process, as it claims.
-    pub actor: String,
-    /// The region's signature over [`statement`](Self::statement).
-    pub signature: Vec<u8>,
-}
-
-impl ChainBeginning {
-    /// The bytes that are signed.
-    #[must_use]
-    pub fn statement(&self) -> Vec<u8> {
-        wire::parts(&[
-            b"domicile/v1/audit-chain",
-            &self.chain.0,
-            self.place.region.as_str().as_bytes(),
-            self.place.jurisdiction.as_str().as_bytes(),
-            &self.begun.micros().to_be_bytes(),
-            self.actor.as_bytes(),
-        ])
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        Sha256::digest(wire::parts(&[b"domicile/v1/audit-begin", &self.statement(), &self.signature])).into()
-    }
-}
-
-/// An event as it is kept: its JSON, and the digest over it and everything before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedEvent {
-    /// Its place in the chain, from 1.
-    pub number: u64,
-    /// One JSON object.
-    pub body: String,
-    /// The digest of the chain up to here.
-    pub digest: [u8; 32],
-}
-
-fn digest_after(previous: &[u8; 32], number: u64, body: &str) -> [u8; 32] {
-    Sha256::digest(wire::parts(&[
-        b"domicile/v1/audit-event",
-        previous,
-        &number.to_be_bytes(),
-        body.as_bytes(),
-    ]))
-    .into()
-}
-
-/// Checks a chain from its signed beginning to its last event.
-///
-/// A chain that was cut at its end still verifies; checkpoints that others hold show that.
-///
-/// # Errors
-/// [`KeyUnverified`](Code::KeyUnverified) naming the first event that is not what it was.
-pub fn verify_chain(beginning: &ChainBeginning, events: &[SealedEvent], key: &VerifyingKey) -> Result<()> {
-    let broken = |what: String| {
-        Error::new(Code::KeyUnverified, what)
-            .at(format!("audit chain {}", beginning.chain))
-            .advise("the audit chain was changed behind Domicile's back: find out by whom")
-    };
-    key.verify(&beginning.statement(), &beginning.signature)
-        .map_err(|Unverified| broken("the beginning of the chain is not what the region signed".into()))?;
-    let mut digest = beginning.digest();
-    for (expected, event) in (1u64..).zip(events) {
-        digest = digest_after(&digest, expected, &event.body);
-        if event.number != expected || event.digest != digest {
-            return Err(broken(format!("event {expected} is not the one that was recorded")));
-        }
-    }
-    Ok(())
-}
+use crate::time::Clock;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -385,50 +288,5 @@ impl AuditChain {
         beginning.signature = self.kms.sign(&beginning.statement()).await?;
         self.store.begin_chain(&beginning).await?;
         Ok(beginning)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ed25519_dalek::{Signer, SigningKey};
-
-    fn chain() -> (ChainBeginning, Vec<SealedEvent>, VerifyingKey) {
-        let key = SigningKey::from_bytes(&[5; 32]);
-        let mut beginning = ChainBeginning {
-            chain: ChainId([1; 16]),
-            place: Place { region: "eu-central-1".parse().unwrap(), jurisdiction: "EU".parse().unwrap() },
-            begun: Time::EPOCH,
-            actor: "uid:1".into(),
-            signature: Vec::new(),
-        };
-        beginning.signature = key.sign(&beginning.statement()).to_bytes().to_vec();
-        let mut digest = beginning.digest();
-        let events = (1..=3)
-            .map(|number| {
-                let body = format!("{{\"n\":{number}}}");
-                digest = digest_after(&digest, number, &body);
-                SealedEvent { number, body, digest }
-            })
-            .collect();
-        (beginning, events, VerifyingKey::Ed25519(key.verifying_key().to_bytes()))
-    }
-
-    #[test]
-    fn every_change_of_a_chain_but_a_cut_at_its_end_is_noticed() {
-        let (beginning, events, key) = chain();
-        verify_chain(&beginning, &events, &key).unwrap();
-        verify_chain(&beginning, &events[..2], &key).unwrap();
-        let mut changed = events.clone();
-        changed[1].body = "{\"n\":7}".into();
-        assert!(verify_chain(&beginning, &changed, &key).is_err());
-        let mut removed = events.clone();
-        removed.remove(1);
-        assert!(verify_chain(&beginning, &removed, &key).is_err());
-        let mut swapped = events.clone();
-        swapped.swap(0, 1);
-        assert!(verify_chain(&beginning, &swapped, &key).is_err());
-        let other = ChainBeginning { actor: "uid:2".into(), ..beginning };
-        assert!(verify_chain(&other, &events, &key).is_err());
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod audit;
+mod chain;
 mod choosing;
 pub mod config;
 pub mod context;

@@ -496,6 +496,7 @@ impl<'a> History<'a> {
         assert!(output == expected.output, "{wanted:?} gave\n{output:?} in place of\n{:?}", expected.output);
         assert_eq!(restored.bytes, output.len() as u64);
         assert_eq!(restored.records, expected.records, "{wanted:?}");
+        // SEG-25.
         assert_eq!(restored.times_by_block, expected.times_by_block, "{wanted:?}");
     }
 

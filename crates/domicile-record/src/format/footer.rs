@@ -447,6 +447,7 @@ mod tests {
         }
     }
 
+    /// SEG-28.
     #[test]
     fn the_way_to_a_lane_of_the_largest_segment_is_128_kib() {
         // 2^20 lanes; 29 a page; 512 pages a key page; one first key each.

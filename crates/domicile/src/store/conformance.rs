@@ -6,7 +6,7 @@
 use super::{
     Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore, SignedChoices,
 };
-use crate::audit::{ChainBeginning, ChainId, SealedEvent};
+use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::Result;
 use crate::home::{HomeChoice, SignedStatement};
 use crate::region::Place;

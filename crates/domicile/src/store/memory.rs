@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, SignedChoices};
-use crate::audit::{ChainBeginning, ChainId, SealedEvent};
+use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, Types};
 use crate::scope::TenantId;

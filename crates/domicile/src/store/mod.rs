@@ -15,7 +15,7 @@ pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-use crate::audit::{ChainBeginning, ChainId, SealedEvent};
+use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::Result;
 use crate::hex;

@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Executor, Row, SqliteConnection};
 use super::{
     Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore, SignedChoices,
 };
-use crate::audit::{ChainBeginning, ChainId, SealedEvent};
+use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::files;
