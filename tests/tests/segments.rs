@@ -143,6 +143,29 @@ async fn what_a_cut_file_does_not_show_may_have_been_in_it() {
     assert_eq!(open(bytes.len()).await.unwrap().lanes().len(), 1);
 }
 
+#[tokio::test]
+async fn a_record_whose_filling_panics_was_not_appended() {
+    let home = Home::of(&["acme"]).await;
+    let mut writer = home.writer(WriterOptions::default()).await;
+    let lane = writer.open_lane(descriptor("acme", Contents::default()), b"").await.unwrap();
+    writer.append(lane, b"first", Stamp::default()).unwrap();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        writer.append_with(lane, 4, Stamp::default(), |room| {
+            room[..2].copy_from_slice(b"ab");
+            panic!("while it fills");
+        })
+    }));
+    assert!(panicked.is_err());
+    writer.append(lane, b"second", Stamp::default()).unwrap();
+    writer.append_with(lane, 5, Stamp::default(), |room| room.copy_from_slice(b"third")).unwrap();
+    let (bytes, summary) = writer.finish().await.unwrap();
+    assert_eq!(summary.records, 3);
+    let segment =
+        Segment::open_source(&home.domicile, &bytes[..], Purpose::Support, Selection::all()).await.unwrap();
+    let block = segment.blocks().next().unwrap().unwrap();
+    assert_eq!(block.records().collect::<Vec<_>>(), [&b"first"[..], b"second", b"third"]);
+}
+
 /// A file that counts the octets that are read of it.
 struct Counting<'a> {
     bytes: &'a [u8],

@@ -1,10 +1,12 @@
 //! The memory of one block while it is filled and sealed: room for a header, then the payload.
 
+use std::fmt;
+
 use crate::format::BlockHeader;
 
 /// A block in the making. The payload begins where a vector register's worth of octets does, so that
 /// neither copying into it nor sealing it crosses cache lines: that is worth a tenth of the time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct BlockBuffer {
     bytes: Vec<u8>,
     /// Where the payload begins; the header ends there. 0 while there is no memory.
@@ -12,6 +14,25 @@ pub(crate) struct BlockBuffer {
 }
 
 const ALIGNMENT: usize = 64;
+
+/// Octets that are being written. Whatever happens meanwhile, those behind `length` are none.
+struct Appending<'a> {
+    bytes: &'a mut Vec<u8>,
+    length: usize,
+}
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.bytes.truncate(self.length);
+    }
+}
+
+impl fmt::Debug for BlockBuffer {
+    /// Shows how much there is, and nothing of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockBuffer").field("payload_bytes", &self.payload_bytes()).finish_non_exhaustive()
+    }
+}
 
 impl BlockBuffer {
     /// An empty payload, with room for `payload_bytes` without moving.
@@ -22,6 +43,21 @@ impl BlockBuffer {
         let start = if aligned < BlockHeader::BYTES { aligned + ALIGNMENT } else { aligned };
         bytes.resize(start, 0);
         Self { bytes, start }
+    }
+
+    /// Octets of memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Octets that the payload may have, and what stands behind it, without moving.
+    pub(crate) fn room(&self) -> usize {
+        self.bytes.capacity() - self.start
+    }
+
+    /// The payload.
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
     }
 
     /// A block of this payload.
@@ -48,12 +84,20 @@ impl BlockBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Appends zeros, for somebody to write over.
+    /// Appends zeros.
     #[inline]
-    pub(crate) fn append_zeros(&mut self, length: usize) -> &mut [u8] {
-        let before = self.bytes.len();
-        self.bytes.resize(before + length, 0);
-        self.bytes.get_mut(before..).unwrap_or_default()
+    pub(crate) fn append_zeros(&mut self, length: usize) {
+        self.bytes.resize(self.bytes.len() + length, 0);
+    }
+
+    /// Appends zeros that `fill` writes over; nothing, if it panics.
+    #[inline]
+    pub(crate) fn append_with(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) {
+        let mut appending = Appending { length: self.bytes.len(), bytes: &mut self.bytes };
+        let before = appending.length;
+        appending.bytes.resize(before + length, 0);
+        fill(appending.bytes.get_mut(before..).unwrap_or_default());
+        appending.length = before + length;
     }
 
     /// The payload as part of its vector, and where it begins there.

@@ -21,7 +21,7 @@ use crate::format::{
 use crate::running_hash::end_hash;
 use crate::seal::LaneSealer;
 use index::IndexBuilder;
-use lane::{FullBlock, Lane, LongRecord, OpenBlock, Totals};
+use lane::{FullBlock, Lane, LongRecord, OpenBlock, SpareBlocks, Totals};
 use output::Output;
 
 /// How a segment is written.
@@ -31,7 +31,7 @@ pub struct WriterOptions {
     pub suite: Suite,
     /// Octets of records that fill a block; at most [`BLOCK_BYTES_MAX`](Self::BLOCK_BYTES_MAX).
     pub block_bytes: usize,
-    /// Octets of records that all unsealed blocks together may hold; past it the fuller ones are sealed.
+    /// Octets of memory that all unsealed blocks together may take; past it the fuller ones are sealed.
     pub open_bytes_max: usize,
     /// Where writing stops; never beyond the format's own limits.
     pub limits: Limits,
@@ -66,12 +66,11 @@ pub struct SegmentWriter<S: Sink> {
     segment_leaf: SegmentLeaf,
     output: Output<S>,
     lanes: Vec<Lane>,
-    /// Octets of records in open blocks; full ones are not counted.
+    /// Octets of memory of open blocks; full ones are not counted.
     open_bytes: usize,
     /// Blocks that are sealed in the next pass.
     full: Vec<FullBlock>,
-    /// Memory of blocks that were sealed.
-    spare: Vec<OpenBlock>,
+    spare: SpareBlocks,
     failed: bool,
 }
 
@@ -139,7 +138,7 @@ impl<S: Sink> SegmentWriter<S> {
             lanes: Vec::new(),
             open_bytes: 0,
             full: Vec::with_capacity(PASS_BLOCKS),
-            spare: Vec::new(),
+            spare: SpareBlocks::default(),
             failed: false,
         };
         let descriptor = Descriptor::new(Scope::of_region(), period, writer.options.suite);
@@ -185,11 +184,12 @@ impl<S: Sink> SegmentWriter<S> {
         let cost = slot.cost(record.len());
         slot.open.buffer.append(record);
         slot.open.end_record(stamp, cost);
-        self.count_open(record.len())
+        let beside = slot.cost(0);
+        self.count_open(beside)
     }
 
     /// Appends a record of `length` octets that `fill` writes into the block itself, which saves the copy.
-    /// It is given zeros.
+    /// It is given zeros. If it panics, nothing was appended.
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -203,9 +203,10 @@ impl<S: Sink> SegmentWriter<S> {
     ) -> Result<()> {
         let slot = self.lane_for(lane, length, stamp)?;
         let cost = slot.cost(length);
-        fill(slot.open.buffer.append_zeros(length));
+        slot.open.buffer.append_with(length, fill);
         slot.open.end_record(stamp, cost);
-        self.count_open(length)
+        let beside = slot.cost(0);
+        self.count_open(beside)
     }
 
     /// Appends a piece of the one record of a lane that was opened for a long record; `last` ends it.
@@ -228,11 +229,10 @@ impl<S: Sink> SegmentWriter<S> {
             }
             check_stamp(slot.contents, stamp)?;
             slot.long = LongRecord::Begun(stamp);
-            slot.open.prepare(&mut self.spare, block_bytes);
+            self.open_bytes += slot.open.make_room(&mut self.spare, block_bytes);
             let free = block_bytes - slot.open.record_bytes();
             let (now, later) = piece.split_at_checked(free).unwrap_or((piece, &[]));
             slot.open.buffer.append(now);
-            self.open_bytes += now.len();
             piece = later;
             if piece.is_empty() && !last {
                 return Ok(());
@@ -267,7 +267,7 @@ impl<S: Sink> SegmentWriter<S> {
         let index = self.index_of(lane)?;
         let Some(slot) = self.lanes.get_mut(index) else { return Err(no_such_lane(lane)) };
         slot.postamble = postamble.to_vec();
-        if slot.has_room(slot.cost(0) * slot.open.ends.len() + slot.open.record_bytes()) {
+        if slot.has_room(slot.open_payload_bytes()) {
             return Ok(());
         }
         slot.postamble = Vec::new();
@@ -395,13 +395,13 @@ impl<S: Sink> SegmentWriter<S> {
     }
 
     #[inline]
-    fn count_open(&mut self, length: usize) -> Result<()> {
-        self.open_bytes += length;
-        if self.open_bytes > self.options.open_bytes_max { self.seal_fuller_half() } else { Ok(()) }
+    fn count_open(&mut self, beside: usize) -> Result<()> {
+        self.open_bytes += beside;
+        if self.open_bytes > self.options.open_bytes_max { self.seal_fuller_blocks() } else { Ok(()) }
     }
 
-    /// Makes room for a record in an empty block, if the lane takes it and has any; otherwise nothing is
-    /// spent.
+    /// Makes room for a record, in a block that grows or in an empty one, if the lane takes it and has any;
+    /// otherwise nothing is spent.
     #[cold]
     fn begin_block(&mut self, lane: LaneNo, length: usize, stamp: Stamp) -> Result<()> {
         self.check()?;
@@ -416,18 +416,31 @@ impl<S: Sink> SegmentWriter<S> {
         if slot.contents.long_record {
             return Err(Error::new(Code::ArgumentInvalid, "this lane is for one long record"));
         }
-        let payload_bytes = slot.cost(length).max(self.options.block_bytes);
-        let open_bytes = slot.cost(0) * slot.open.ends.len() + slot.open.record_bytes();
-        if !slot.has_room(open_bytes + payload_bytes) {
+        let (cost, block_bytes) = (slot.cost(length), self.options.block_bytes);
+        let filled = slot.open_payload_bytes();
+        let grows = !slot.open.is_empty() && filled + cost <= block_bytes;
+        if !grows && !slot.has_room(filled + cost.max(block_bytes)) {
             return Err(no_room(lane));
         }
-        if !slot.open.is_empty() {
+        let payload_bytes = if grows {
+            slot.open.payload_bytes().saturating_mul(2).clamp(filled + cost, block_bytes)
+        } else {
+            cost.max(self.first_payload_bytes())
+        };
+        if !grows && filled > 0 {
             self.queue_block(index, false)?;
         }
         if let Some(slot) = self.lanes.get_mut(index) {
-            slot.open.prepare(&mut self.spare, payload_bytes);
+            self.open_bytes += slot.open.make_room(&mut self.spare, payload_bytes);
         }
         Ok(())
+    }
+
+    /// The payload that a block begins with. It is a share of what all open blocks may take, so that those of many
+    /// lanes are small as long as they are empty; one that fills grows.
+    fn first_payload_bytes(&self) -> usize {
+        let share = self.options.open_bytes_max / 2 / self.lanes.len().max(1);
+        share.max(FIRST_PAYLOAD_BYTES_MIN).min(self.options.block_bytes)
     }
 
     /// Spends the writer: no lane takes anything more.
@@ -475,7 +488,7 @@ impl<S: Sink> SegmentWriter<S> {
     /// Puts a lane's open block to those that are sealed in one pass, and seals them if they are enough.
     fn queue_block(&mut self, index: usize, continues: bool) -> Result<()> {
         if let Some(slot) = self.lanes.get_mut(index) {
-            self.open_bytes -= slot.open.record_bytes().min(self.open_bytes);
+            self.open_bytes -= slot.open_memory().min(self.open_bytes);
             self.full.push(slot.take_open_block(index, continues));
         }
         if self.full.len() < PASS_BLOCKS { Ok(()) } else { self.seal_pass() }
@@ -490,47 +503,46 @@ impl<S: Sink> SegmentWriter<S> {
             for (full, nonce) in writer.full.drain(..).zip(nonces) {
                 let Some(slot) = writer.lanes.get_mut(full.lane) else { continue };
                 let emptied = slot.seal_data(&mut writer.output, full, nonce, now)?;
-                writer.spare.push(emptied);
+                writer.spare.give(emptied);
             }
-            writer.spare.truncate(SPARE_BLOCKS_MAX);
             Ok(())
         })
     }
 
     fn seal_all(&mut self) -> Result<()> {
         for index in 1..self.lanes.len() {
-            let Some(slot) = self.lanes.get_mut(index) else { continue };
-            match slot.long {
-                LongRecord::Begun(stamp) if slot.open.record_bytes() > 0 => {
-                    slot.open.end_record(stamp, 0);
-                    self.queue_block(index, true)?;
-                }
-                _ if !slot.open.is_empty() => self.queue_block(index, false)?,
-                _ => {}
+            self.queue_what_is_open(index)?;
+        }
+        self.seal_pass()
+    }
+
+    /// Seals the fullest blocks until half of the memory is free, so that a record costs the same however many
+    /// lanes are open, and however unevenly they fill.
+    fn seal_fuller_blocks(&mut self) -> Result<()> {
+        let mut open: Vec<_> =
+            (0..).zip(&self.lanes).map(|(index, lane)| (lane.open_payload_bytes(), index)).collect();
+        open.retain(|(filled, _)| *filled > 0);
+        open.sort_unstable_by(|left, right| right.cmp(left));
+        for (_, index) in open {
+            if self.open_bytes <= self.options.open_bytes_max / 2 {
+                break;
             }
+            self.queue_what_is_open(index)?;
         }
         self.seal_pass()
     }
 
-    /// Seals the blocks that hold at least the mean: at least half of all octets, so that a record costs
-    /// the same however many lanes are open.
-    fn seal_fuller_half(&mut self) -> Result<()> {
-        let count = self.open_lanes().count().max(1);
-        let mean = self.open_bytes / count;
-        let fuller: Vec<_> = self
-            .open_lanes()
-            .filter(|(_, lane)| lane.open.record_bytes() >= mean)
-            .map(|(index, _)| index)
-            .collect();
-        for index in fuller {
-            self.queue_block(index, false)?;
+    /// Puts what a lane has in its open block to what is sealed next; a long record goes on behind it.
+    fn queue_what_is_open(&mut self, index: usize) -> Result<()> {
+        let Some(slot) = self.lanes.get_mut(index) else { return Ok(()) };
+        match slot.long {
+            LongRecord::Begun(stamp) if slot.open.record_bytes() > 0 => {
+                slot.open.end_record(stamp, 0);
+                self.queue_block(index, true)
+            }
+            _ if !slot.open.is_empty() => self.queue_block(index, false),
+            _ => Ok(()),
         }
-        self.seal_pass()
-    }
-
-    /// Lanes with whole records that are not sealed yet.
-    fn open_lanes(&self) -> impl Iterator<Item = (usize, &Lane)> {
-        self.lanes.iter().enumerate().filter(|(_, lane)| !lane.open.is_empty())
     }
 
     fn write_commit(&mut self, caller: &[u8]) -> Result<()> {
@@ -663,8 +675,8 @@ impl<S: Sink> std::fmt::Debug for SegmentWriter<S> {
 /// in a second-level cache.
 const PASS_BLOCKS: usize = 4;
 
-/// Emptied blocks whose memory is kept.
-const SPARE_BLOCKS_MAX: usize = 64;
+/// The least payload that a block begins with: a few records.
+const FIRST_PAYLOAD_BYTES_MIN: usize = 1 << 10;
 
 fn check_stamp(contents: Contents, stamp: Stamp) -> Result<()> {
     if contents.event_times == stamp.time.is_some() && contents.arrivals == stamp.arrival.is_some() {
