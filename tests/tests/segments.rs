@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use domicile::{Code, Purpose};
-use domicile_record::format::{Contents, Descriptor, LaneNo};
+use domicile_record::format::{Commit, Contents, Descriptor, LaneNo};
 use domicile_record::{Segment, Selection, Source, Stamp, State, WriterOptions};
 use domicile_tests::{Home, descriptor, scope};
 
@@ -164,6 +164,31 @@ async fn a_record_whose_filling_panics_was_not_appended() {
         Segment::open_source(&home.domicile, &bytes[..], Purpose::Support, Selection::all()).await.unwrap();
     let block = segment.blocks().next().unwrap().unwrap();
     assert_eq!(block.records().collect::<Vec<_>>(), [&b"first"[..], b"second", b"third"]);
+}
+
+#[tokio::test]
+async fn what_is_shown_for_debugging_shows_nothing_of_the_records() {
+    let home = Home::of(&["acme"]).await;
+    let mut writer = home.writer(WriterOptions::default()).await;
+    let lane = writer.open_lane(descriptor("acme", Contents::default()), b"").await.unwrap();
+    writer.append(lane, b"zzzz", Stamp::default()).unwrap();
+    assert!(!shows_records(&writer));
+    let (bytes, _) = writer.finish().await.unwrap();
+    let segment =
+        Segment::open_source(&home.domicile, &bytes[..], Purpose::Support, Selection::all()).await.unwrap();
+    let mut blocks = segment.blocks();
+    let block = blocks.next().unwrap().unwrap();
+    assert!(shows_records(&block.values()), "this is how octets are shown");
+    assert!(!shows_records(&blocks) && !shows_records(&block) && !shows_records(&block.records()));
+    assert!(format!("{block:?}").contains("records: 1"));
+    let commit = Commit { durable: 0, running_hash: [0; 32], caller: b"zzzz".to_vec() };
+    assert!(!shows_records(&commit));
+}
+
+/// Whether four times `z` can be seen.
+fn shows_records(shown: &dyn std::fmt::Debug) -> bool {
+    let shown = format!("{shown:?}");
+    shown.contains("122, 122, 122, 122") || shown.contains("zzzz")
 }
 
 /// A file that counts the octets that are read of it.

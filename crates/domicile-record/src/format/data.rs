@@ -8,6 +8,8 @@
 //!   | number of the first record (u64) | what is there (u8) and how many (u24)
 //! ```
 
+use std::fmt;
+
 use domicile::wire::{Decoder, Malformed};
 
 use super::{PAYLOAD_BYTES_MAX, padded};
@@ -128,7 +130,6 @@ impl DataSummary {
 }
 
 /// An opened data block. It owns its octets; records are slices of them.
-#[derive(Debug)]
 pub struct DataBlock {
     payload: Vec<u8>,
     summary: DataSummary,
@@ -312,6 +313,17 @@ impl DataBlock {
     }
 }
 
+impl fmt::Debug for DataBlock {
+    /// Shows how much there is, and nothing of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataBlock")
+            .field("records", &self.len())
+            .field("record_bytes", &self.values().len())
+            .field("first_record", &self.summary.first_record)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'a> IntoIterator for &'a DataBlock {
     type Item = &'a [u8];
     type IntoIter = Records<'a>;
@@ -322,11 +334,18 @@ impl<'a> IntoIterator for &'a DataBlock {
 }
 
 /// The records of a block, in order.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Records<'a> {
     values: &'a [u8],
     ends: &'a [u8],
     start: usize,
+}
+
+impl fmt::Debug for Records<'_> {
+    /// Shows how many are left, and nothing of them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records").field("left", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Iterator for Records<'a> {
