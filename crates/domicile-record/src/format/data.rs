@@ -274,6 +274,11 @@ impl DataBlock {
         Ok(())
     }
 
+    /// Octets of memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.payload.capacity()
+    }
+
     /// Gives the buffer back, to be used again.
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {

@@ -10,7 +10,7 @@ use super::restore::Out;
 use super::source::Source;
 use crate::format::DataBlock;
 
-/// Octets of opened blocks that are kept at once. Beyond it, the block that is needed last is dropped and
+/// Octets of memory of opened blocks that are kept at once. Beyond it, the block that is needed last is dropped and
 /// opened again when its turn comes: many lanes cost time, not memory.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
@@ -69,7 +69,7 @@ impl<'a, S: Source> Merge<'a, S> {
             let Some(input) = self.inputs.get_mut(number) else { continue };
             let block = match input.block.take() {
                 Some(block) => {
-                    self.held_bytes -= block.values().len();
+                    self.held_bytes -= block.memory();
                     Ok(block)
                 }
                 None => input.reopen(self.file),
@@ -129,7 +129,7 @@ impl<'a, S: Source> Merge<'a, S> {
     }
 
     fn hold(&mut self, number: usize, arrival: i64, block: DataBlock) {
-        self.held_bytes += block.values().len();
+        self.held_bytes += block.memory();
         if let Some(input) = self.inputs.get_mut(number) {
             input.block = Some(block);
         }
@@ -138,7 +138,7 @@ impl<'a, S: Source> Merge<'a, S> {
         while self.held_bytes > HELD_BYTES_MAX && self.held.len() > 1 {
             let Some((_, last)) = self.held.pop_last() else { break };
             if let Some(block) = self.inputs.get_mut(last).and_then(|input| input.block.take()) {
-                self.held_bytes -= block.values().len();
+                self.held_bytes -= block.memory();
             }
         }
     }

@@ -60,12 +60,15 @@ impl<'a, S: Source + ?Sized> Walker<'a, S> {
 
     /// The first whole block at or behind `from`, by its magic and its checksum.
     fn find_block(&self, from: u64) -> io::Result<Option<u64>> {
-        const WINDOW: u64 = 64 << 10;
+        // Small at first: between damage and the next block there is mostly little, and many short ones must not
+        // make one file be read many times.
+        const WINDOW_MIN: u64 = 512;
+        const WINDOW_MAX: u64 = 64 << 10;
         let magic = BlockHeader::MAGIC;
         let mut window = Vec::new();
-        let mut start = from;
+        let (mut start, mut length) = (from, WINDOW_MIN);
         while start.saturating_add(BlockHeader::BYTES as u64) <= self.length {
-            let end = self.length.min(start + WINDOW);
+            let end = self.length.min(start + length);
             window.resize(usize::try_from(end - start).unwrap_or(0), 0);
             self.source.read_at(start, &mut window)?;
             for found in memchr::memmem::find_iter(&window, &magic) {
@@ -81,6 +84,7 @@ impl<'a, S: Source + ?Sized> Walker<'a, S> {
             }
             // A magic may lie across the windows' border.
             start = end - (magic.len() as u64 - 1);
+            length = WINDOW_MAX.min(length * 2);
         }
         Ok(None)
     }
