@@ -66,13 +66,15 @@ impl Place {
             .spawn()
             .unwrap();
         let mut pipe = child.stdin.take().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        // The answer is longer than a pipe holds: it is read while it is written.
+        let answer = std::thread::spawn(move || serde_json::from_reader(said).unwrap());
         input(&mut pipe);
         drop(pipe);
-        let said = BufReader::new(child.stdout.take().unwrap());
         let (peak, exit) = peak_memory(&mut child);
         assert!(exit.success(), "{exit}");
         assert!(peak > 0 && peak < MEMORY_BYTES_MAX, "{peak} octets of memory");
-        serde_json::from_reader(said).unwrap()
+        answer.join().unwrap()
     }
 
     /// Everything that a directory of segments opens to, as CSV, read while it comes.
