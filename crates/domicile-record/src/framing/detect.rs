@@ -87,15 +87,15 @@ pub(super) fn detect(choice: Choice, window: Window<'_>) -> Option<Detection> {
         }
     };
     let body = window.skip(mark);
-    let (framing, header) = match choice {
-        Choice::Lines => (Framing::Lines, 0),
+    let found = match choice {
+        Choice::Lines => Detection::new(Framing::Lines, 0),
         Choice::Csv => csv(body),
         Choice::Json => json(body)?,
         _ => auto(window, body)?,
     };
     // What is kept whole is kept with its mark: it is opaque.
-    let preamble = if framing == Framing::Whole { 0 } else { mark + header };
-    Some(Detection::new(framing, preamble))
+    let preamble = if found.framing == Framing::Whole { 0 } else { mark + found.preamble };
+    Some(Detection { preamble, ..found })
 }
 
 enum Mark {
@@ -114,23 +114,24 @@ fn byte_order_mark(window: Window<'_>) -> Option<Mark> {
 }
 
 /// From the surest sign to the weakest.
-fn auto(window: Window<'_>, body: Window<'_>) -> Option<(Framing, usize)> {
+fn auto(window: Window<'_>, body: Window<'_>) -> Option<Detection> {
+    let whole = Some(Detection::new(Framing::Whole, 0));
     if COMPRESSED_OR_MEDIA.iter().any(|magic| window.octets.starts_with(magic)) {
-        return Some((Framing::Whole, 0));
+        return whole;
     }
     if is_chain_of_lengths(window) {
-        return Some((Framing::LengthPrefixed, 0));
+        return Some(Detection::new(Framing::LengthPrefixed, 0));
     }
     if !is_text(body) {
-        return Some((Framing::Whole, 0));
+        return whole;
     }
     if is_markup(body.octets) {
-        return Some((Framing::Whole, 0));
+        return whole;
     }
     if is_json(body) {
         return json(body);
     }
-    Some(csv_beyond_doubt(body).unwrap_or((Framing::Lines, 0)))
+    Some(csv_beyond_doubt(body).unwrap_or(Detection::new(Framing::Lines, 0)))
 }
 
 /// Whether lengths lead from record to record through the window, and exactly to the input's end if
@@ -226,22 +227,23 @@ fn begins_value_or_ends(text: &[u8], length: usize) -> bool {
 }
 
 /// Whether JSON is one array or many values, and how long the array's preamble is.
-fn json(body: Window<'_>) -> Option<(Framing, usize)> {
+fn json(body: Window<'_>) -> Option<Detection> {
+    let values = Some(Detection::new(Framing::JsonValues, 0));
     let is_unread = body.rest == Rest::Unread;
     let blanks = |octets: &[u8]| octets.iter().position(|octet| !json::is_blank(*octet));
     let Some(begin) = blanks(body.octets) else {
-        return if is_unread { None } else { Some((Framing::JsonValues, 0)) };
+        return if is_unread { None } else { values };
     };
     let value = body.octets.get(begin..).unwrap_or_default();
     let Some(inside) = value.strip_prefix(b"[") else {
-        return Some((Framing::JsonValues, 0));
+        return values;
     };
     let preamble = match blanks(inside) {
         Some(length) => begin + 1 + length,
         None if is_unread => return None,
         None => body.octets.len(),
     };
-    let array = Some((Framing::JsonArray, preamble));
+    let array = Some(Detection::new(Framing::JsonArray, preamble));
 
     // An array on a line of its own, with another value after it, is a value among others.
     let length = json::nested_length(value);
@@ -253,16 +255,14 @@ fn json(body: Window<'_>) -> Option<(Framing, usize)> {
         return array;
     }
     match json::trim(value.get(length..).unwrap_or_default()).first() {
-        Some(b'[' | b'{' | b'"' | b',' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
-            Some((Framing::JsonValues, 0))
-        }
+        Some(b'[' | b'{' | b'"' | b',' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => values,
         None if is_unread => None,
         _ => array,
     }
 }
 
 /// CSV that was told to be: by the delimiter that divides most rows into equally many fields.
-fn csv(body: Window<'_>) -> (Framing, usize) {
+fn csv(body: Window<'_>) -> Detection {
     let rank = |table: &Table<'_>| {
         let (columns, row_count) = table.commonest();
         (if columns >= 2 { row_count } else { 0 }, Reverse(table.odd_count()), columns)
@@ -274,14 +274,14 @@ fn csv(body: Window<'_>) -> (Framing, usize) {
             best = table;
         }
     }
-    best.framing()
+    best.detection()
 }
 
 /// CSV that nobody would take for anything else, if it is.
 ///
 /// All rows have equally many fields, of which at most one in ten is odd. Two columns without a header
 /// may be a time with decimals and a message after it.
-fn csv_beyond_doubt(body: Window<'_>) -> Option<(Framing, usize)> {
+fn csv_beyond_doubt(body: Window<'_>) -> Option<Detection> {
     let rank = |table: &Table<'_>| (Reverse(table.odd_count()), table.columns());
     let mut best: Option<Table<'_>> = None;
     for delimiter in BY_RARITY {
@@ -291,13 +291,13 @@ fn csv_beyond_doubt(body: Window<'_>) -> Option<(Framing, usize)> {
         }
     }
     let table = best?;
-    let (has_header, columns) = (table.has_header(), table.columns());
+    let (has_header, columns) = (table.seems_to_have_header(), table.columns());
     let is_enough = match table.rows.len() {
         // A day without calls.
         1 => body.is_all() && has_header && columns >= 3,
         _ => has_header || columns >= 3,
     };
-    is_enough.then(|| table.framing())
+    is_enough.then(|| table.detection())
 }
 
 /// The first rows of a CSV, as one delimiter divides them.
@@ -387,17 +387,21 @@ impl<'w> Table<'w> {
     /// a column by its name says that there are names.
     fn has_wanted(&self) -> bool {
         let Some(first) = self.rows.first() else { return false };
-        let is_number = |name: &str| name.bytes().all(|octet| octet.is_ascii_digit());
         let mut words = self.wanted.iter().filter(|name| !is_number(name)).peekable();
         words.peek().is_some() && words.all(|name| first.cells.iter().any(|cell| cell == name.as_bytes()))
     }
 
-    /// Whether the first row names the columns.
+    /// Whether the caller will ask for columns, and for each by its number.
+    fn is_asked_by_number(&self) -> bool {
+        !self.wanted.is_empty() && self.wanted.iter().all(|name| is_number(name))
+    }
+
+    /// Whether the first row seems to name the columns.
     ///
     /// Its fields are different names, and none of them comes again in its column. In at least one
     /// column all that follows is no name: numbers, times, or nothing at all. The first row of a table
     /// without header would have to be one that holds names and nothing else, where the others do not.
-    fn has_header(&self) -> bool {
+    fn seems_to_have_header(&self) -> bool {
         if self.has_wanted() {
             return true;
         }
@@ -429,11 +433,19 @@ impl<'w> Table<'w> {
         is_any_unnamed
     }
 
-    fn framing(&self) -> (Framing, usize) {
-        let header = self.has_header();
+    /// A first row that only seems to be a header is somebody's record where columns are asked for by number:
+    /// as a preamble it would be kept with the records of everybody.
+    fn detection(&self) -> Detection {
+        let seems = self.seems_to_have_header();
+        let header = seems && !self.is_asked_by_number();
         let length = self.rows.first().filter(|_| header).map_or(0, |row| row.octets.len());
-        (Framing::Csv { delimiter: self.delimiter, header }, length)
+        let oddity = (seems && !header).then_some(SEEMS_A_HEADER);
+        Detection { oddity, ..Detection::new(Framing::Csv { delimiter: self.delimiter, header }, length) }
     }
+}
+
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|octet| octet.is_ascii_digit())
 }
 
 /// Whether this could name a column: `start_time`, `Duration [s]`, `Gebühr`.
@@ -447,6 +459,10 @@ fn is_name(cell: &[u8]) -> bool {
 }
 
 const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The first row may be a header, and is framed as a record.
+pub(super) const SEEMS_A_HEADER: &str =
+    "the first row looks like a header; it was taken for a record, since columns are named by their numbers";
 
 const UTF_16: &str = "a text of UTF-16, which this version does not split: it is kept whole";
 

@@ -15,7 +15,7 @@ use super::{Delimiter, Framing, lines};
 ///
 /// | framing | a name is |
 /// |---|---|
-/// | CSV with header | a name of the header, exactly; else, if it is all digits, a column's number, from 1 |
+/// | CSV with header | a name of the header, exactly; else, if it is all digits, a column's number, from 1, beside a name |
 /// | CSV without | a column's number, from 1 |
 /// | JSON | a member of the record's object; else, split at its dots, a path to a member of a member |
 ///

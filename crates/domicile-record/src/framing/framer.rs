@@ -141,7 +141,8 @@ impl<R: Read> Framer<R> {
     }
 
     /// The same, for a caller who will ask for these [`Fields`](super::Fields): where the first row of a CSV has
-    /// them all, it is taken for a header, even if it looks like any other row.
+    /// them all, it is taken for a header, even if it looks like any other row. Whoever asks for columns by their
+    /// numbers alone says that there is no header, even if the first row looks like one, which is warned of.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -230,6 +231,11 @@ impl<R> Framer<R> {
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// Whether the first row looks like a header and was taken for a record.
+    pub(crate) fn seems_to_have_header(&self) -> bool {
+        self.warnings.first().is_some_and(|warning| warning.what == detect::SEEMS_A_HEADER)
     }
 
     /// How many cases were odd so far, kept or not.

@@ -397,6 +397,21 @@ fn a_header_that_looks_like_a_row_is_one_for_whoever_asks_for_its_columns() {
     }
     // Seen by itself it is lines; asked for its columns, a table.
     assert_eq!(Framer::new(&words[..], Choice::Auto).unwrap().framing(), Framing::Lines);
+    for choice in [Choice::Csv, Choice::Auto] {
+        // A header beyond doubt, were it not that nobody names it.
+        let table = &b"tenant,start,seconds\nacme,2026-01-05T08:00:00Z,12\n"[..];
+        let framer = Framer::naming(table, choice, &["1", "2"]).unwrap();
+        assert_eq!(framer.framing().to_string(), "csv (,, no header)");
+        assert!(framer.seems_to_have_header() && framer.warning_count() == 1);
+        let framer = Framer::naming(table, choice, &["1", "start"]).unwrap();
+        assert_eq!(framer.framing().to_string(), "csv (,, header)");
+        assert_eq!(framer.warning_count(), 0);
+        let framer = Framer::naming(&b"acme,5,12\nacme,6,12\n"[..], choice, &["1"]).unwrap();
+        assert_eq!(
+            (framer.framing().to_string(), framer.warning_count()),
+            ("csv (,, no header)".to_owned(), 0)
+        );
+    }
     let framer = Framer::naming(&words[..], Choice::Auto, &["type"]).unwrap();
     assert_eq!(framer.framing().to_string(), "csv (,, header)");
 }

@@ -213,10 +213,16 @@ impl<O: Outlet> Intake<O> {
         self.scopes.forget_lanes();
         loop {
             let at = framer.position();
-            let place = |error: Error, records: u64| match error.code() {
+            let seems_a_header = framer.seems_to_have_header();
+            let place = |error: Error, records: u64| {
+                match error.code() {
                 // Where the input stands when the output fails helps nobody.
                 Code::OutputFailed | Code::OutputExists => error,
+                Code::InputTime | Code::InputScope if records == 0 && seems_a_header => error
+                    .at(format!("record 1, byte {at}"))
+                    .advise("the first row looks like a header: name its columns, since numbers say that there is none"),
                 _ => error.at(format!("record {}, byte {at}", records + 1)),
+            }
             };
             match framer.next()? {
                 None => break,
