@@ -117,16 +117,30 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Opens one input after the other; what is wrong with one is reported and stops no other.
+    /// Opens one input after the other; what is wrong with one is reported and stops no other. That one has
+    /// nothing of what was asked for is only worth a word if none has.
     async fn all(&self, inputs: &[Input], output: &mut dyn Write) -> Result<Vec<FileJson>> {
         let mut opened = Vec::with_capacity(inputs.len());
+        let mut without = Vec::new();
         for input in inputs {
             match self.one(input, output).await {
                 Ok(file) => opened.push(file),
                 // The output is everybody's: without it, nothing goes on.
                 Err(error) if error.code() == Code::OutputFailed => return Err(error),
+                Err(error) if error.code() == Code::LaneNone => without.push(error),
                 Err(error) => self.report.fail(&error.at(input.name())),
             }
+        }
+        if let (Some(first), true) = (inputs.first(), without.len() == inputs.len())
+            && let Some(error) = without.into_iter().next()
+        {
+            let more = inputs.len() - 1;
+            let more = if more > 0 {
+                format!(", and {}", counted(more as u64, "other input"))
+            } else {
+                String::new()
+            };
+            self.report.fail(&error.at(first.name() + &more));
         }
         Ok(opened)
     }
