@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use domicile::files::is_temporary;
 use domicile::{Code, Config, Domicile, Error, Result};
 
 use crate::arguments::Common;
@@ -41,8 +42,9 @@ pub(crate) enum Input {
 
 impl Input {
     /// The inputs that the arguments name: a directory stands for the files in it, at any depth, in the
-    /// order of their names, those with `ending` if one is given.
-    pub(crate) fn all(names: &[OsString], ending: Option<&str>) -> Result<Vec<Self>> {
+    /// order of their names, hidden ones among them: those with `ending` if one is given, else every one but
+    /// what a crash left of an output. What is no file is left out with a word.
+    pub(crate) fn all(names: &[OsString], ending: Option<&str>, report: &Report) -> Result<Vec<Self>> {
         let mut inputs = Vec::new();
         for name in names {
             if name == "-" {
@@ -53,7 +55,7 @@ impl Input {
             let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
             if metadata.is_dir() {
                 let before = inputs.len();
-                walk(path, ending, &mut inputs)?;
+                walk(path, ending, &mut inputs, report)?;
                 if inputs.len() == before {
                     let what =
                         ending.map_or("files".to_owned(), |ending| format!("files that end in {ending}"));
@@ -113,21 +115,23 @@ fn spool(input: &mut dyn io::Read) -> Result<File> {
     Ok(file)
 }
 
-fn walk(directory: &Path, ending: Option<&str>, inputs: &mut Vec<Input>) -> Result<()> {
+fn walk(directory: &Path, ending: Option<&str>, inputs: &mut Vec<Input>, report: &Report) -> Result<()> {
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let mut entries = entries.map_err(|source| unreadable(directory, source))?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
         let kind = entry.file_type().map_err(|source| unreadable(&path, source))?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if hidden {
-            continue;
-        }
         if kind.is_dir() {
-            walk(&path, ending, inputs)?;
-        } else if path.is_file() && ending.is_none_or(|ending| path.extension() == Some(OsStr::new(ending))) {
+            walk(&path, ending, inputs, report)?;
+        } else if ending.is_some_and(|ending| path.extension() != Some(OsStr::new(ending))) {
+            continue;
+        } else if is_temporary(&entry.file_name()) {
+            report.warn(&format!("{}: an output that is not whole; left out", path.display()));
+        } else if path.is_file() {
             inputs.push(Input::File(path));
+        } else {
+            report.warn(&format!("{}: no file; left out", path.display()));
         }
     }
     Ok(())

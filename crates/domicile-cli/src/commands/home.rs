@@ -19,7 +19,7 @@ struct ChoiceJson<'a> {
 
 pub(crate) async fn choose(common: &Common, choose: &HomeChoose, report: &Report) -> Result<()> {
     let choices = match (&choose.from, &choose.tenant, &choose.types, &choose.region) {
-        (Some(from), ..) => read_choices(from)?,
+        (Some(from), ..) => read_choices(from, report)?,
         (None, Some(tenant), Some(types), Some(region)) => {
             vec![HomeChoice { tenant: tenant.clone(), types: types.clone(), region: region.clone() }]
         }
@@ -63,8 +63,8 @@ pub(crate) async fn choose(common: &Common, choose: &HomeChoose, report: &Report
 
 /// Reads CSV of tenant,record_type,region. A header line that names these three may stand before it, and then the
 /// columns in any order and beside others.
-fn read_choices(from: &std::ffi::OsStr) -> Result<Vec<HomeChoice>> {
-    let input = Input::all(&[from.to_owned()], None)?;
+fn read_choices(from: &std::ffi::OsStr, report: &Report) -> Result<Vec<HomeChoice>> {
+    let input = Input::all(&[from.to_owned()], None, report)?;
     let [input] = input.as_slice() else {
         return Err(Error::new(Code::ArgumentInvalid, "--from takes one file"));
     };

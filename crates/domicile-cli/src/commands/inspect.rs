@@ -17,7 +17,7 @@ struct InspectJson {
 }
 
 pub(crate) fn run(arguments: &Inspect, report: &Report) -> Result<()> {
-    for input in Input::all(std::slice::from_ref(&arguments.file), Some("dseg"))? {
+    for input in Input::all(std::slice::from_ref(&arguments.file), Some("dseg"), report)? {
         let file = input.name();
         match input.open_anywhere().and_then(inspect) {
             Ok(inspection) => {

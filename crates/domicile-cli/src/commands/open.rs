@@ -40,7 +40,7 @@ struct FileJson {
 pub(crate) async fn run(common: &Common, open: &Open, report: &Report) -> Result<()> {
     let request = Request::new(open.purpose, open.reference.as_deref())?;
     let selection = selection(open)?;
-    let inputs = Input::all(&open.files, Some("dseg"))?;
+    let inputs = Input::all(&open.files, Some("dseg"), report)?;
     let domicile = input::domicile(common, report).await?;
     let opening = Opening { domicile, request, selection, report };
     match &open.output {

@@ -64,7 +64,7 @@ struct SkippedJson {
 }
 
 pub(crate) async fn run(common: &Common, seal: &Seal, report: &Report) -> Result<()> {
-    let inputs = Input::all(&seal.files, None)?;
+    let inputs = Input::all(&seal.files, None, report)?;
     let domicile = input::domicile(common, report).await?;
     let options = options(seal, report)?;
     match &seal.route {

@@ -18,7 +18,7 @@ struct VerifyJson {
 }
 
 pub(crate) async fn run(common: &Common, arguments: &Verify, report: &Report) -> Result<()> {
-    let inputs = Input::all(&arguments.files, Some("dseg"))?;
+    let inputs = Input::all(&arguments.files, Some("dseg"), report)?;
     let domicile = input::domicile(common, report).await?;
     for input in inputs {
         let file = input.name();

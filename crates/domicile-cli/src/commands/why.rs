@@ -18,7 +18,7 @@ struct WhyJson {
 
 pub(crate) async fn run(common: &Common, arguments: &Why, report: &Report) -> Result<()> {
     let domicile = input::domicile(common, report).await?;
-    for input in Input::all(std::slice::from_ref(&arguments.file), Some("dseg"))? {
+    for input in Input::all(std::slice::from_ref(&arguments.file), Some("dseg"), report)? {
         let file = input.name();
         let explained = match input.open_anywhere() {
             Ok(source) => why(&domicile, source).await,
