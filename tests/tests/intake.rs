@@ -7,8 +7,9 @@
     reason = "a test that cannot go on fails"
 )]
 
-use domicile::Purpose;
-use domicile_record::{Intake, IntakeOptions, Outlet, Scoping, Segment, Selection};
+use domicile::store::{KeyStore, SqliteStore};
+use domicile::{Code, Purpose};
+use domicile_record::{Elsewhere, Intake, IntakeOptions, Outlet, Scoping, Segment, Selection};
 use domicile_tests::{Home, scope};
 use proptest::prelude::*;
 
@@ -124,4 +125,88 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn an_intake_that_failed_takes_and_gives_nothing_more() {
+    let home = Home::of(&["acme"]).await;
+    let good = &b"t,n\n2026-01-01,1\n2026-01-02,2\n"[..];
+    let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
+    options.time = Some("t".to_owned());
+    let mut intake = Intake::new(&home.domicile, options.clone(), Memory);
+    intake.read(good).await.unwrap();
+    let error = intake.read(&b"t,n\n2026-01-01,1\nnonsense,2\n"[..]).await.unwrap_err();
+    assert_eq!(error.code(), Code::InputTime);
+    assert_eq!(intake.read(good).await.unwrap_err().code(), Code::WriterFailed);
+    assert_eq!(intake.finish().await.unwrap_err().code(), Code::WriterFailed);
+
+    let mut intake = Intake::new(&home.domicile, options, Memory);
+    intake.read(good).await.unwrap();
+    assert_eq!(intake.finish().await.unwrap().segments[0].1.records, 2);
+}
+
+fn routed(elsewhere: Elsewhere) -> IntakeOptions {
+    let (tenant, record_type) = ("tenant".to_owned(), "type".to_owned());
+    let mut options = IntakeOptions::new(Scoping::ByField { tenant, record_type });
+    options.elsewhere = elsewhere;
+    options
+}
+
+/// How often something was refused, and what was said of it.
+async fn refusals(home: &Home) -> Vec<String> {
+    let store = SqliteStore::open(&home.directory.path().join("domicile.db")).await.unwrap();
+    let chains = store.chains().await.unwrap();
+    let bodies = chains.iter().flat_map(|(_, events)| events).map(|event| event.body.clone());
+    bodies.filter(|body| body.contains("\"refuse\"")).collect()
+}
+
+#[tokio::test]
+async fn refusals_are_recorded_once_and_as_many_as_can_be_read() {
+    let home = Home::of(&["acme"]).await;
+    home.domicile.choose_home(&scope("globex"), "us-east-1").await.unwrap();
+    let mut input = String::from("tenant,type,n\nacme,voice,1\n");
+    for _ in 0..3 {
+        input.push_str("globex,voice,1\n");
+        (0..150).for_each(|number| input.push_str(&format!("nobody-{number},voice,1\n")));
+    }
+    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Skip), Memory);
+    intake.read(input.as_bytes()).await.unwrap();
+    assert_eq!(refusals(&home).await, [""; 0], "before all of them are known");
+    let sealed = intake.finish().await.unwrap();
+    assert_eq!((sealed.segments[0].1.records, sealed.skipped.len()), (1, 151));
+    let recorded = refusals(&home).await;
+    assert_eq!(recorded.len(), 101);
+    assert!(recorded[0].contains("globex") && recorded[0].contains("home/refused"), "{}", recorded[0]);
+    assert!(recorded[0].contains("\"records\":3"), "{}", recorded[0]);
+    let rest = &recorded[100];
+    assert!(
+        rest.contains("51 scopes") && rest.contains("\"records\":153") && rest.contains("home/none"),
+        "{rest}"
+    );
+
+    // An input that fails leaves word of who was refused before.
+    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Refuse), Memory);
+    let input = &b"tenant,type,n\nglobex,voice,1\nglobex,voice,1\nglobex,?,1\n"[..];
+    assert_eq!(intake.read(input).await.unwrap_err().code(), Code::InputScope);
+    assert_eq!(refusals(&home).await.len(), 102);
+}
+
+#[tokio::test]
+async fn what_may_be_a_phone_number_is_counted_and_not_named() {
+    let home = Home::of(&["acme", "4930123456"]).await;
+    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Refuse), Memory);
+    let input =
+        "tenant,type,n\n4930123456,voice,1\n493023125000,voice,2\n0049-30-2312,voice,3\n123456,voice,4\n";
+    intake.read(input.as_bytes()).await.unwrap();
+    let refusal = intake.finish().await.unwrap_err();
+    assert_eq!(refusal.code(), Code::HomeNone);
+    assert!(
+        refusal
+            .what()
+            .ends_with(": 123456/voice (no home); 2 scopes (no home) of what looks like phone numbers"),
+        "{refusal}"
+    );
+    let recorded = refusals(&home).await.concat();
+    assert!(recorded.contains("123456") && recorded.contains("2 scopes"), "{recorded}");
+    assert!(!recorded.contains("493023125000") && !recorded.contains("0049"), "{recorded}");
 }

@@ -10,7 +10,7 @@ use domicile::{Code, Domicile, Error, Period, Region, Result, Scope, Time};
 use crate::format::{Contents, Descriptor, LaneNo};
 use crate::framing::{Choice, Fields, Framer, Framing, Piece, Warning, event_time};
 use crate::writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
-use scopes::{Scopes, Standing};
+use scopes::{Scopes, Standing, may_be_a_number};
 
 /// Whose records an input holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub struct Intake<O: Outlet> {
     arrivals: i64,
     /// Something may not be sealed here, and nothing shall be left out.
     refused: bool,
+    /// An input failed, or its reading was given up: what was sealed so far is not whole.
+    failed: bool,
 }
 
 /// What an input turned out to be.
@@ -179,6 +181,7 @@ impl<O: Outlet> Intake<O> {
             sources: 0,
             arrivals: 0,
             refused: false,
+            failed: false,
         }
     }
 
@@ -187,9 +190,26 @@ impl<O: Outlet> Intake<O> {
     /// # Errors
     /// [`InputFailed`](Code::InputFailed), [`InputField`](Code::InputField),
     /// [`InputTime`](Code::InputTime), [`InputScope`](Code::InputScope), with the record's number and
-    /// place; a refusal of the one scope; whatever keeps its keys from being had. Nothing was published:
-    /// drop the intake and nothing was written.
+    /// place; a refusal of the one scope; whatever keeps its keys from being had;
+    /// [`WriterFailed`](Code::WriterFailed) after any of them, and when a call before this one was given up
+    /// half way. Nothing was published: drop the intake and nothing was written.
     pub async fn read(&mut self, input: impl Read) -> Result<InputReport> {
+        if std::mem::replace(&mut self.failed, true) {
+            return Err(failed_before());
+        }
+        match self.read_to_end(input).await {
+            Ok(report) => {
+                self.failed = false;
+                Ok(report)
+            }
+            Err(error) => {
+                self.segments.clear();
+                Err(self.recorded(error).await)
+            }
+        }
+    }
+
+    async fn read_to_end(&mut self, input: impl Read) -> Result<InputReport> {
         // One scope's records are refused before any of them is read.
         if let Scoping::One(_) = &self.options.scoping {
             self.scopes.slot(&self.domicile, &self.options.scoping, None, 0).await?;
@@ -264,18 +284,37 @@ impl<O: Outlet> Intake<O> {
     ///
     /// # Errors
     /// [`HomeRefused`](Code::HomeRefused) or [`HomeNone`](Code::HomeNone), naming the scopes, when records
-    /// may not be sealed here and none shall be left out; those of [`SegmentWriter::finish`]. Nothing of
-    /// what was written may be published then.
+    /// may not be sealed here and none shall be left out; [`AuditUnavailable`](Code::AuditUnavailable) when what
+    /// was left out cannot be recorded; [`WriterFailed`](Code::WriterFailed) when an input failed; those of
+    /// [`SegmentWriter::finish`]. Nothing of what was written may be published then.
     pub async fn finish(self) -> Result<Sealed<O::Sink>> {
+        if self.failed {
+            return Err(failed_before());
+        }
         let skipped = self.scopes.elsewhere();
         if self.options.elsewhere == Elsewhere::Refuse && !skipped.is_empty() {
-            return Err(self.refusal(&skipped));
+            return Err(self.recorded(self.refusal(&skipped)).await);
         }
+        self.record_refusals().await?;
         let mut segments = Vec::with_capacity(self.segments.len());
         for writer in self.segments.into_values() {
             segments.push(writer.finish().await?);
         }
         Ok(Sealed { segments, skipped })
+    }
+
+    /// Records who was refused: once, not for each record, and before anything comes of it.
+    async fn record_refusals(&self) -> Result<()> {
+        let events = self.scopes.refusals();
+        if events.is_empty() { Ok(()) } else { self.domicile.audit().record(&events).await }
+    }
+
+    /// An error, once the refusals before it are recorded. It stands whether or not they could be.
+    async fn recorded(&self, error: Error) -> Error {
+        match self.record_refusals().await {
+            Ok(()) => error,
+            Err(_) => error.at("not recorded in the audit chain, which cannot be written"),
+        }
     }
 
     async fn record(&mut self, source: &mut Source, record: &[u8]) -> Result<()> {
@@ -295,7 +334,7 @@ impl<O: Outlet> Intake<O> {
         let (slot_index, lane) = (slot.index, slot.lane_at(time.unwrap_or(self.began).micros()));
         let region = match &slot.standing {
             Standing::Here(region) => region.clone(),
-            Standing::Elsewhere(..) => return self.leave_out(slot_index, record.len() as u64),
+            Standing::Elsewhere { .. } => return self.leave_out(slot_index, record.len() as u64),
         };
         if self.refused {
             // Nothing will be published: only the scopes that stand in the way are still of interest.
@@ -413,12 +452,18 @@ impl<O: Outlet> Intake<O> {
 
     fn refusal(&self, skipped: &[Skipped]) -> Error {
         const NAMED_MAX: usize = 10;
-        let named: Vec<_> = skipped
+        let (unnamed, named): (Vec<_>, Vec<_>) =
+            skipped.iter().partition(|left_out| may_be_a_number(&left_out.scope, left_out.code));
+        let mut words: Vec<_> = named
             .iter()
             .take(NAMED_MAX)
             .map(|left_out| format!("{} ({})", left_out.scope, self.scopes.reason(&left_out.scope)))
             .collect();
-        let more = skipped.len().saturating_sub(NAMED_MAX);
+        if !unnamed.is_empty() {
+            let noun = if unnamed.len() == 1 { "scope" } else { "scopes" };
+            words.push(format!("{} {noun} (no home) of what looks like phone numbers", unnamed.len()));
+        }
+        let more = named.len().saturating_sub(NAMED_MAX);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let records: u64 = skipped.iter().map(|left_out| left_out.records).sum();
         // Whoever must be asked elsewhere is told so first; a home that nobody chose can be chosen here.
@@ -433,7 +478,7 @@ impl<O: Outlet> Intake<O> {
             format!(
                 "{records} {noun} may not be sealed in {}: {}{more}",
                 self.domicile.here(),
-                named.join("; ")
+                words.join("; ")
             ),
         )
         .rule("records are sealed where their home may be processed; nothing was written")
@@ -464,6 +509,11 @@ fn event_time_of(name: &str, value: Option<&str>) -> Result<Time> {
             .rule("RFC 3339, ISO 8601, RFC 2822, YYYYMMDDhhmmss, or Unix time in seconds to nanoseconds")
             .advise("name another field, or seal without --time")
     })
+}
+
+fn failed_before() -> Error {
+    Error::new(Code::WriterFailed, "this intake failed before, and what it sealed is not whole")
+        .advise("begin another, and read every input again")
 }
 
 fn no_segment(region: &Region) -> Error {

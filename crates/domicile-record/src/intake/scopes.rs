@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use domicile::audit::{Event, EventKind};
 use domicile::{Action, Code, Domicile, Error, Period, Place, RecordType, Region, Result, Scope, TenantId};
 
 use super::{Scoping, Skipped};
@@ -34,8 +35,11 @@ pub(super) enum Standing {
     /// In this region.
     Here(Region),
     /// At home there, if anywhere, and why that is in the way.
-    Elsewhere(Option<Place>, Error),
+    Elsewhere { home: Option<Place>, code: Code },
 }
+
+/// Refused scopes that the audit chain names; it counts the others.
+const NAMED_MAX: usize = 100;
 
 impl ScopeSlot {
     /// The open lane for a record of this time.
@@ -84,14 +88,7 @@ impl Scopes {
                     Some(index) => *index,
                     None => {
                         let scope = scope_of(tenant, tenant_text, record_type, type_text)?;
-                        let standing = match domicile.permit(&scope, Action::Seal).await {
-                            Ok(permit) => Standing::Here(permit.home().region.clone()),
-                            Err(error) if error.is_refusal() => {
-                                let home = domicile.home(&scope).await.ok();
-                                Standing::Elsewhere(home.map(|home| home.place().clone()), error)
-                            }
-                            Err(error) => return Err(error),
-                        };
+                        let standing = standing(domicile, &scope).await?;
                         let index = self.add(scope, standing);
                         self.by_text.insert(self.text.clone(), index);
                         index
@@ -107,7 +104,7 @@ impl Scopes {
         let slot = self.slots.get(slot)?;
         match &slot.standing {
             Standing::Here(region) => Some((slot.scope.clone(), region.clone())),
-            Standing::Elsewhere(..) => None,
+            Standing::Elsewhere { .. } => None,
         }
     }
 
@@ -143,8 +140,8 @@ impl Scopes {
             .slots
             .iter()
             .filter_map(|slot| match (&slot.standing, slot.left_out) {
-                (Standing::Elsewhere(_, error), Some((records, bytes))) => {
-                    Some(Skipped { scope: slot.scope.clone(), records, bytes, code: error.code() })
+                (Standing::Elsewhere { code, .. }, Some((records, bytes))) => {
+                    Some(Skipped { scope: slot.scope.clone(), records, bytes, code: *code })
                 }
                 _ => None,
             })
@@ -153,15 +150,49 @@ impl Scopes {
         skipped
     }
 
+    /// What the audit chain says of those that were left out: the first scopes by name, the others, and those
+    /// that may be a person's number, together.
+    pub(super) fn refusals(&self) -> Vec<Event> {
+        let refused = |code| Event::new(EventKind::Refuse).action(&Action::Seal).outcome(code);
+        let (mut events, mut others) = (Vec::new(), Vec::<Others>::new());
+        for slot in &self.slots {
+            let (Standing::Elsewhere { home, code }, Some((records, bytes))) =
+                (&slot.standing, slot.left_out)
+            else {
+                continue;
+            };
+            if events.len() < NAMED_MAX && !may_be_a_number(&slot.scope, *code) {
+                let event = refused(*code).scope(&slot.scope).counts(0, records, bytes);
+                events.push(home.iter().fold(event, |event, home| event.region(&home.region)));
+                continue;
+            }
+            let known = others.iter().position(|others| others.code == *code);
+            let at = known.unwrap_or_else(|| {
+                others.push(Others { code: *code, scopes: 0, records: 0, bytes: 0 });
+                others.len() - 1
+            });
+            if let Some(others) = others.get_mut(at) {
+                others.scopes += 1;
+                others.records += records;
+                others.bytes += bytes;
+            }
+        }
+        events.extend(others.iter().map(|others| {
+            let event = refused(others.code).counts(0, others.records, others.bytes);
+            event.selected(format!("{} scopes that are not named", others.scopes))
+        }));
+        events
+    }
+
     /// Why a scope's records were left out, in a word or two.
     pub(super) fn reason(&self, scope: &Scope) -> String {
         let slot = self.slots.iter().find(|slot| slot.scope == *scope);
         match slot.map(|slot| &slot.standing) {
-            Some(Standing::Elsewhere(home, error)) if error.code() == Code::HomeRefused => {
+            Some(Standing::Elsewhere { home, code: Code::HomeRefused }) => {
                 home.as_ref().map(|home| format!("home {home}")).unwrap_or_default()
             }
-            Some(Standing::Elsewhere(_, error)) if error.code() == Code::HomeNone => "no home".to_owned(),
-            Some(Standing::Elsewhere(_, error)) => error.code().to_string(),
+            Some(Standing::Elsewhere { code: Code::HomeNone, .. }) => "no home".to_owned(),
+            Some(Standing::Elsewhere { code, .. }) => code.to_string(),
             _ => String::new(),
         }
     }
@@ -178,6 +209,42 @@ impl Scopes {
         });
         index
     }
+}
+
+/// Refused scopes that are not named.
+struct Others {
+    code: Code,
+    scopes: u64,
+    records: u64,
+    bytes: u64,
+}
+
+/// Whether a scope may be sealed here, as far as its home goes: who is refused is recorded once for all records,
+/// and the guard is asked again for the keys.
+async fn standing(domicile: &Domicile, scope: &Scope) -> Result<Standing> {
+    let home = match domicile.home(scope).await {
+        Ok(home) => home.place().clone(),
+        Err(error) if error.is_refusal() => {
+            return Ok(Standing::Elsewhere { home: None, code: error.code() });
+        }
+        Err(error) => return Err(error),
+    };
+    match domicile.guard().check_place(&home) {
+        Ok(()) => Ok(Standing::Here(home.region)),
+        Err(error) => Ok(Standing::Elsewhere { home: Some(home), code: error.code() }),
+    }
+}
+
+/// Whether a scope of which nothing is known has a tenant of 7 to 15 digits, perhaps with signs between them: a wrong
+/// column may have been taken for the tenant's.
+pub(super) fn may_be_a_number(scope: &Scope, code: Code) -> bool {
+    let tenant = scope.tenant.as_str().bytes().filter(|octet| !b".-_".contains(octet));
+    let (mut digits, mut only) = (0_usize, true);
+    for octet in tenant {
+        only &= octet.is_ascii_digit();
+        digits += 1;
+    }
+    code == Code::HomeNone && only && (7..=15).contains(&digits)
 }
 
 /// The scope that a record's fields name. Their values are not shown: nobody knows what stands in them.
