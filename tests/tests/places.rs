@@ -15,7 +15,7 @@ use domicile::context::EncryptionContext;
 use domicile::home::{HomeChoice, HomeState};
 use domicile::kms::{Kms, KmsDescription, LocalKms};
 use domicile::secret::Secret;
-use domicile::store::MemoryStore;
+use domicile::store::{KeyStore, MemoryStore};
 use domicile::{
     Action, ChoiceReport, Code, Domicile, KnownRegion, Place, Purpose, RecordType, Region, Result, Scope,
 };
@@ -303,4 +303,61 @@ async fn a_list_of_homes_holds_together_in_its_own_order() {
     let home = |record_type| Scope::new("acme", record_type).unwrap();
     assert_eq!(host.home(&home(RecordType::FAX)).await.unwrap().place().region, region("us-east-1"));
     assert_eq!(host.home(&home(RecordType::VOICE)).await.unwrap().place().region, region("eu-central-1"));
+}
+
+#[tokio::test]
+async fn what_a_file_names_does_not_flood_the_audit_chain() {
+    const TENANTS: usize = 250;
+    let world = World::new();
+    let host = world.honest_host("eu-central-1").await;
+    let mut writer =
+        SegmentWriter::create(&host, &region("eu-central-1"), Vec::new(), WriterOptions::default())
+            .await
+            .unwrap();
+    for number in 0..TENANTS {
+        // Some of them are as long as a phone number is.
+        let tenant = if number % 10 == 0 { format!("4930{number:08}") } else { format!("tenant-{number}") };
+        host.choose_home(&scope(&tenant), "eu-central-1").await.unwrap();
+        let lane = writer.open_lane(descriptor(&tenant, Contents::default()), b"").await.unwrap();
+        writer.append(lane, b"one record", Stamp::default()).unwrap();
+    }
+    let bytes = writer.finish().await.unwrap().0;
+
+    // The same keys and another registry, in which nobody has a home.
+    let mut builder = Domicile::builder(region("eu-central-1"), Arc::new(MemoryStore::new()));
+    for known in host.regions() {
+        builder = builder.region(known.clone());
+    }
+    let stranger = builder.build().unwrap();
+    let segment =
+        Segment::open_source(&stranger, &bytes[..], Purpose::Support, Selection::all()).await.unwrap();
+    assert_eq!(segment.lanes().len(), TENANTS);
+    assert!(
+        segment
+            .lanes()
+            .iter()
+            .all(|lane| lane.obstacle().is_some_and(|error| error.code() == Code::HomeNone))
+    );
+    let chains = world.store.chains().await.unwrap();
+    let (_, events) = chains.last().unwrap();
+    let refusals: Vec<_> =
+        events.iter().map(|event| event.body.as_str()).filter(|body| body.contains("home/none")).collect();
+    assert_eq!(refusals.len(), 101);
+    assert!(refusals[100].contains("150 scopes that are not named"), "{}", refusals[100]);
+    assert!(refusals.iter().all(|body| !body.contains("4930")));
+
+    // One that was asked for by name is refused and recorded by name, and so is a scope of another place.
+    let error = Segment::open_source(&stranger, &bytes[..], Purpose::Support, &[scope("tenant-1")])
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::HomeNone);
+    stranger.choose_home(&scope("tenant-2"), "eu-west-1").await.unwrap();
+    let error = Segment::open_source(&stranger, &bytes[..], Purpose::Support, &[scope("tenant-2")])
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::HomeMismatch);
+    let chains = world.store.chains().await.unwrap();
+    let (_, events) = chains.last().unwrap();
+    let last = &events.last().unwrap().body;
+    assert!(last.contains("home/mismatch") && last.contains("tenant-2"), "{last}");
 }

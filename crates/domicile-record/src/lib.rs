@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod audit;
 mod block_buffer;
 pub mod format;
 pub mod framing;
@@ -9,6 +8,7 @@ mod intake;
 mod lane_key;
 mod open;
 mod reader;
+mod refusals;
 mod running_hash;
 mod seal;
 mod verify;

@@ -9,8 +9,9 @@ use domicile::{Code, Domicile, Error, Period, Region, Result, Scope, Time};
 
 use crate::format::{Contents, Descriptor, LaneNo};
 use crate::framing::{Choice, Fields, Framer, Framing, Piece, Warning, event_time};
+use crate::refusals::may_be_a_number;
 use crate::writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
-use scopes::{Scopes, Standing, may_be_a_number};
+use scopes::{Scopes, Standing};
 
 /// Whose records an input holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

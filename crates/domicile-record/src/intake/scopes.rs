@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use domicile::audit::{Event, EventKind};
+use domicile::audit::Event;
 use domicile::{Action, Code, Domicile, Error, Period, Place, RecordType, Region, Result, Scope, TenantId};
 
 use super::{Scoping, Skipped};
 use crate::format::LaneNo;
 use crate::framing::Fields;
+use crate::refusals::Refusals;
 
 #[derive(Debug, Default)]
 pub(super) struct Scopes {
@@ -37,9 +38,6 @@ pub(super) enum Standing {
     /// At home there, if anywhere, and why that is in the way.
     Elsewhere { home: Option<Place>, code: Code },
 }
-
-/// Refused scopes that the audit chain names; it counts the others.
-const NAMED_MAX: usize = 100;
 
 impl ScopeSlot {
     /// The open lane for a record of this time.
@@ -150,38 +148,17 @@ impl Scopes {
         skipped
     }
 
-    /// What the audit chain says of those that were left out: the first scopes by name, the others, and those
-    /// that may be a person's number, together.
+    /// What the audit chain says of those that were left out.
     pub(super) fn refusals(&self) -> Vec<Event> {
-        let refused = |code| Event::new(EventKind::Refuse).action(&Action::Seal).outcome(code);
-        let (mut events, mut others) = (Vec::new(), Vec::<Others>::new());
+        let mut refusals = Refusals::of(&Action::Seal);
         for slot in &self.slots {
-            let (Standing::Elsewhere { home, code }, Some((records, bytes))) =
+            if let (Standing::Elsewhere { home, code }, Some((records, bytes))) =
                 (&slot.standing, slot.left_out)
-            else {
-                continue;
-            };
-            if events.len() < NAMED_MAX && !may_be_a_number(&slot.scope, *code) {
-                let event = refused(*code).scope(&slot.scope).counts(0, records, bytes);
-                events.push(home.iter().fold(event, |event, home| event.region(&home.region)));
-                continue;
-            }
-            let known = others.iter().position(|others| others.code == *code);
-            let at = known.unwrap_or_else(|| {
-                others.push(Others { code: *code, scopes: 0, records: 0, bytes: 0 });
-                others.len() - 1
-            });
-            if let Some(others) = others.get_mut(at) {
-                others.scopes += 1;
-                others.records += records;
-                others.bytes += bytes;
+            {
+                refusals.add(&slot.scope, *code, home.as_ref().map(|home| &home.region), records, bytes);
             }
         }
-        events.extend(others.iter().map(|others| {
-            let event = refused(others.code).counts(0, others.records, others.bytes);
-            event.selected(format!("{} scopes that are not named", others.scopes))
-        }));
-        events
+        refusals.into_events()
     }
 
     /// Why a scope's records were left out, in a word or two.
@@ -211,14 +188,6 @@ impl Scopes {
     }
 }
 
-/// Refused scopes that are not named.
-struct Others {
-    code: Code,
-    scopes: u64,
-    records: u64,
-    bytes: u64,
-}
-
 /// Whether a scope may be sealed here, as far as its home goes: who is refused is recorded once for all records,
 /// and the guard is asked again for the keys.
 async fn standing(domicile: &Domicile, scope: &Scope) -> Result<Standing> {
@@ -233,18 +202,6 @@ async fn standing(domicile: &Domicile, scope: &Scope) -> Result<Standing> {
         Ok(()) => Ok(Standing::Here(home.region)),
         Err(error) => Ok(Standing::Elsewhere { home: Some(home), code: error.code() }),
     }
-}
-
-/// Whether a scope of which nothing is known has a tenant of 7 to 15 digits, perhaps with signs between them: a wrong
-/// column may have been taken for the tenant's.
-pub(super) fn may_be_a_number(scope: &Scope, code: Code) -> bool {
-    let tenant = scope.tenant.as_str().bytes().filter(|octet| !b".-_".contains(octet));
-    let (mut digits, mut only) = (0_usize, true);
-    for octet in tenant {
-        only &= octet.is_ascii_digit();
-        digits += 1;
-    }
-    code == Code::HomeNone && only && (7..=15).contains(&digits)
 }
 
 /// The scope that a record's fields name. Their values are not shown: nobody knows what stands in them.

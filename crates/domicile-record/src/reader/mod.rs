@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 
+use domicile::audit::{Event, EventKind};
 use domicile::keyring::{LeafRef, SegmentLeaf};
-use domicile::{Action, Code, Domicile, Error, Period, Request, Result, Scope};
+use domicile::{Action, Code, Domicile, Error, Period, Permit, Request, Result, Scope};
 
 pub(crate) use lane::ReadableLane;
 pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
@@ -25,10 +26,10 @@ pub use selection::Selection;
 pub use source::Source;
 pub use state::State;
 
-use crate::audit;
 use crate::format::{BlockKind, DataBlock, DirectoryEntry, LaneNo, LaneOpen, SegmentHeader};
 use crate::lane_key;
 use crate::open::LaneOpener;
+use crate::refusals::Refusals;
 use lane::{LaneCursor, Wanted};
 
 /// A segment whose selected lanes are open for reading.
@@ -244,6 +245,9 @@ fn is_of_the_segment(error: &Error) -> bool {
 /// The segment leaves of a segment: one, unless somebody mixed two.
 type SegmentLeaves = HashMap<LeafRef, SegmentLeaf>;
 
+/// The selected lanes by scope, with the guard's word on each.
+type Permits = BTreeMap<Scope, (Result<Permit>, Vec<LanePlace>)>;
+
 impl Opening<'_> {
     async fn open<S: Source>(self, source: S) -> Result<Segment<S>> {
         let mut file = SegmentFile::open(source)?;
@@ -271,14 +275,14 @@ impl Opening<'_> {
     }
 
     async fn survey<S: Source>(&self, file: &SegmentFile<S>) -> Result<Survey> {
-        self.check_place(&file.header)?;
+        if let Err(error) = self.check_place(&file.header) {
+            return Err(self.domicile.refuse(error, &Scope::of_region(), &self.action).await);
+        }
         // The guard first: not even the region's own key is asked for where its records may not be.
         let region = &file.header.place.region;
         let permit = self.domicile.permit_region(region, self.action.clone()).await?;
         let mut scopes = self.permits(file).await?;
-        let selected = scopes.values().map(|(_, places)| places.len() as u64).sum();
-        let event = audit::opened(&file.header, &self.action, self.selection.to_string(), selected);
-        self.domicile.audit().record(&[event]).await?;
+        self.record_opening(&file.header, &scopes).await?;
 
         let mut leaves = SegmentLeaves::new();
         let (region, state, directory) = match self.region_lane(file, &mut leaves, permit).await {
@@ -322,10 +326,7 @@ impl Opening<'_> {
 
     /// The selected lanes by scope, each scope with the guard's word. A refusal of what was asked for by
     /// name ends the opening; otherwise it locks the lanes of its scope.
-    async fn permits<S: Source>(
-        &self,
-        file: &SegmentFile<S>,
-    ) -> Result<BTreeMap<Scope, (Result<domicile::Permit>, Vec<LanePlace>)>> {
+    async fn permits<S: Source>(&self, file: &SegmentFile<S>) -> Result<Permits> {
         let places = match self.selection.one_scope() {
             Some(scope) => file.lanes_of(&scope)?,
             None => file.lanes(&|scope| self.selection.wants_scope(scope))?,
@@ -336,17 +337,37 @@ impl Opening<'_> {
         }
         let mut scopes = BTreeMap::new();
         for (scope, places) in by_scope {
-            let permit = self.permit(&file.header, &scope).await;
-            match permit {
-                Err(error) if self.selection.names_lanes() || !error.is_refusal() => return Err(error),
+            match self.permit(&file.header, &scope).await {
+                Err(error) if self.selection.names_lanes() || !error.is_refusal() => {
+                    return Err(self.domicile.refuse(error, &scope, &self.action).await);
+                }
                 permit => scopes.insert(scope, (permit, places)),
             };
         }
         Ok(scopes)
     }
 
-    async fn permit(&self, header: &SegmentHeader, scope: &Scope) -> Result<domicile::Permit> {
-        let permit = self.domicile.permit(scope, self.action.clone()).await?;
+    /// Records what is about to be opened, and what was refused of it, before any key is had.
+    async fn record_opening(&self, header: &SegmentHeader, scopes: &Permits) -> Result<()> {
+        let selected = scopes.values().map(|(_, places)| places.len() as u64).sum();
+        let event = Event::new(EventKind::Open)
+            .action(&self.action)
+            .region(&header.place.region)
+            .segment(&header.id.0)
+            .selected(self.selection.to_string())
+            .lanes(selected);
+        let mut refusals = Refusals::of(&self.action);
+        for (scope, (permit, _)) in scopes {
+            if let Err(error) = permit {
+                refusals.add(scope, error.code(), None, 0, 0);
+            }
+        }
+        let events: Vec<_> = std::iter::once(event).chain(refusals.into_events()).collect();
+        self.domicile.audit().record(&events).await
+    }
+
+    async fn permit(&self, header: &SegmentHeader, scope: &Scope) -> Result<Permit> {
+        let permit = self.domicile.consider(scope, &self.action).await?;
         if *permit.home() == header.place {
             return Ok(permit);
         }
@@ -362,7 +383,7 @@ impl Opening<'_> {
         &self,
         file: &SegmentFile<S>,
         leaves: &mut SegmentLeaves,
-        permit: domicile::Permit,
+        permit: Permit,
     ) -> Result<ReadableLane> {
         let scope = Scope::of_region();
         let mut places = file.lanes_of(&scope)?;
@@ -381,7 +402,7 @@ impl Opening<'_> {
         &self,
         file: &SegmentFile<S>,
         leaves: &mut SegmentLeaves,
-        permit: domicile::Permit,
+        permit: Permit,
         scope: &Scope,
         places: Vec<LanePlace>,
     ) -> Vec<SegmentLane> {

@@ -6,6 +6,7 @@ mod output;
 
 use std::collections::VecDeque;
 
+use domicile::audit::{Event, EventKind};
 use domicile::engine::{Engine, Nonces, Suite};
 use domicile::keyring::SegmentLeaf;
 use domicile::{Action, Code, Domicile, Error, Place, RecordType, Region, Result, Scope, Time};
@@ -13,7 +14,6 @@ use domicile::{Action, Code, Domicile, Error, Place, RecordType, Region, Result,
 pub use lane::Stamp;
 pub use output::Sink;
 
-use crate::audit;
 use crate::format::{
     BlockHeader, BlockKind, Commit, Contents, Descriptor, DirectoryEntry, Footer, LaneEnd, LaneKey, LaneNo,
     Limits, Origin, PAYLOAD_BYTES_MAX, Section, Sections, SegmentHeader, SegmentId, Summary,
@@ -298,7 +298,12 @@ impl<S: Sink> SegmentWriter<S> {
     pub async fn finish(mut self) -> Result<(S, SegmentSummary)> {
         self.check()?;
         let summary = self.end()?;
-        self.domicile.audit().record(&[audit::sealed(&summary)]).await?;
+        let event = Event::new(EventKind::Seal)
+            .region(&summary.place.region)
+            .segment(&summary.id.0)
+            .counts(u64::from(summary.lanes), summary.records, summary.bytes)
+            .digest(&summary.digest);
+        self.domicile.audit().record(&[event]).await?;
         Ok((self.output.into_sink(), summary))
     }
 
@@ -327,15 +332,14 @@ impl<S: Sink> SegmentWriter<S> {
             self.domicile.permit(&descriptor.scope, Action::Seal).await?
         };
         if permit.home() != &self.header.place {
-            return Err(Error::new(
-                Code::HomeMismatch,
-                format!(
-                    "{} is at home in {}, and this segment in {}",
-                    descriptor.scope,
-                    permit.home(),
-                    self.header.place
-                ),
-            ));
+            let what = format!(
+                "{} is at home in {}, and this segment in {}",
+                descriptor.scope,
+                permit.home(),
+                self.header.place
+            );
+            let error = Error::new(Code::HomeMismatch, what);
+            return Err(self.domicile.refuse(error, &descriptor.scope, &Action::Seal).await);
         }
         let leaf = self.domicile.keyring().sealing_leaf(permit, descriptor.period).await?;
         let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, lane);
