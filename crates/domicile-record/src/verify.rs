@@ -507,7 +507,8 @@ impl<'a, S: Source> Check<'a, S> {
         if self.last_ordinal.is_some_and(|last| self.hash.next_ordinal > last + 1) {
             self.find(self.segment.file.length, None, "there are blocks that lane 0 does not vouch for");
         }
-        if !self.hash.is_settled() {
+        // Where something else was found, that is why; nothing else may be left to find.
+        if self.findings.is_empty() && !self.hash.is_settled() {
             let what =
                 format!("block {} of the segment is missing, or does not verify", self.hash.next_ordinal);
             self.find(self.segment.file.length, None, what);
