@@ -13,17 +13,15 @@ use crate::report::Report;
 
 /// Finds and reads the configuration: named, or the nearest.
 pub(crate) fn config(common: &Common, report: &Report) -> Result<Config> {
-    let path = match &common.config {
-        Some(path) => path.clone(),
-        None => {
-            let directory = std::env::current_dir().map_err(|source| {
-                Error::new(Code::ConfigMissing, "this directory cannot be read").because(source)
-            })?;
-            Config::find(&directory)?
-        }
-    };
-    report.uses_config(path.clone());
-    Config::read(&path)
+    if let Some(path) = &common.config {
+        report.uses_config(path.clone());
+        return Config::read(path);
+    }
+    let directory = std::env::current_dir()
+        .map_err(|source| Error::new(Code::ConfigMissing, "this directory cannot be read").because(source))?;
+    let config = Config::find(&directory)?;
+    report.uses_config(config.path().to_owned());
+    Ok(config)
 }
 
 /// Opens what the configuration describes.

@@ -1,11 +1,15 @@
 //! `domicile.toml`: where this host is, the regions, their key services and stores.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::Deserialize;
 
 use crate::engine::Engine;
@@ -120,66 +124,45 @@ impl Config {
     /// [`ConfigMissing`](Code::ConfigMissing) when there is none; [`ConfigInvalid`](Code::ConfigInvalid),
     /// with the line, when it cannot be understood.
     pub fn read(path: &Path) -> Result<Self> {
-        let read = || {
-            let mut text = String::new();
-            fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-            Ok(text)
-        };
-        let text = read().map_err(|source: io::Error| {
-            let (code, what) = match source.kind() {
-                io::ErrorKind::NotFound => (Code::ConfigMissing, "there is no such configuration"),
-                _ => (Code::ConfigInvalid, "the configuration cannot be read"),
-            };
-            Error::new(code, what).at(path.display().to_string()).because(source)
+        let file = fs::File::open(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::new(Code::ConfigMissing, "there is no such configuration")
+                .at(path.display().to_string())
+                .because(source),
+            _ => unreadable(path, source),
         })?;
+        Self::read_from(file, path)
+    }
+
+    /// Finds and reads the nearest `domicile.toml` in `directory` or above it. What is judged and what is read is
+    /// one open file, whatever its name is given to meanwhile.
+    ///
+    /// # Errors
+    /// [`ConfigMissing`](Code::ConfigMissing) when there is none;
+    /// [`ConfigUntrusted`](Code::ConfigUntrusted) when it, or the link in its place, belongs to another user, or
+    /// anybody may write it; [`ConfigInvalid`](Code::ConfigInvalid) as [`read`](Self::read).
+    pub fn find(directory: &Path) -> Result<Self> {
+        for directory in directory.ancestors() {
+            let path = directory.join(FILE_NAME);
+            if let Some(file) = open_trusted(&path)? {
+                return Self::read_from(file, &path);
+            }
+        }
+        Err(Error::new(Code::ConfigMissing, format!("there is no {FILE_NAME} here or above"))
+            .at(directory.display().to_string())
+            .advise("set up a place with `domicile init`, or name a configuration with --config or DOMICILE_CONFIG"))
+    }
+
+    /// Reads what is open; `path` is where it was found.
+    fn read_from(file: fs::File, path: &Path) -> Result<Self> {
+        let mut text = String::new();
+        let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+        read.map_err(|source| unreadable(path, source))?;
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(Error::new(Code::ConfigInvalid, "this is too long for a configuration")
                 .at(path.display().to_string())
                 .rule("a configuration has at most 1 MiB"));
         }
         Self::parse(&text, path)
-    }
-
-    /// Finds the nearest `domicile.toml` in `directory` or above it.
-    ///
-    /// # Errors
-    /// [`ConfigMissing`](Code::ConfigMissing) when there is none;
-    /// [`ConfigUntrusted`](Code::ConfigUntrusted) when it belongs to another user, or anybody may write it.
-    pub fn find(directory: &Path) -> Result<PathBuf> {
-        for directory in directory.ancestors() {
-            let path = directory.join(FILE_NAME);
-            let unreadable = |source: io::Error| {
-                Error::new(Code::ConfigInvalid, "the nearest configuration cannot be read")
-                    .at(path.display().to_string())
-                    .because(source)
-            };
-            // A link in somebody's directory may lead to a file of ours: both must be to be trusted.
-            let link = match fs::symlink_metadata(&path) {
-                Ok(link) => link,
-                Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(unreadable(source)),
-            };
-            let metadata = fs::metadata(&path).map_err(unreadable)?;
-            let untrusted = |what: &str, advice: &str| {
-                Error::new(Code::ConfigUntrusted, what)
-                    .at(path.display().to_string())
-                    .rule("a configuration found by walking upward must belong to this user or to root")
-                    .advise(advice)
-            };
-            if !files::belongs_to_us(&metadata) || !files::belongs_to_us(&link) {
-                return Err(untrusted(
-                    "the nearest configuration belongs to another user",
-                    "name yours with --config",
-                ));
-            }
-            if metadata.mode() & 0o002 != 0 {
-                return Err(untrusted("anybody may write the nearest configuration", "chmod o-w it"));
-            }
-            return Ok(path);
-        }
-        Err(Error::new(Code::ConfigMissing, format!("there is no {FILE_NAME} here or above"))
-            .at(directory.display().to_string())
-            .advise("set up a place with `domicile init`, or name a configuration with --config or DOMICILE_CONFIG"))
     }
 
     /// Understands a configuration. Paths in it are relative to the directory of `path`.
@@ -291,6 +274,65 @@ impl Url {
     }
 }
 
+/// Opens a configuration that nobody named, if there is one and it is to be trusted.
+fn open_trusted(path: &Path) -> Result<Option<fs::File>> {
+    let file = match open_for_reading(path, OFlags::NOFOLLOW) {
+        Ok(file) => file,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A link in somebody's directory may lead to a file of ours: both must be to be trusted.
+        Err(source) if source.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => open_trusted_link(path)?,
+        Err(source) => return Err(unreadable(path, source)),
+    };
+    let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
+    refuse_foreign(path, &metadata)?;
+    if !metadata.is_file() {
+        return Err(Error::new(Code::ConfigInvalid, "the nearest configuration is no file")
+            .at(path.display().to_string()));
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err(untrusted(path, "anybody may write the nearest configuration", "chmod o-w it"));
+    }
+    Ok(Some(file))
+}
+
+/// Opens what a link of ours leads to. The link that is judged is the one that is read.
+fn open_trusted_link(path: &Path) -> Result<fs::File> {
+    let failed = |source: io::Error| unreadable(path, source);
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = rustix::fs::open(path, flags, Mode::empty()).map_err(|source| failed(source.into()))?;
+    let link = fs::File::from(link);
+    refuse_foreign(path, &link.metadata().map_err(failed)?)?;
+    let target = rustix::fs::readlinkat(&link, "", Vec::new()).map_err(|source| failed(source.into()))?;
+    let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+    open_for_reading(&path.with_file_name("").join(target), OFlags::empty()).map_err(failed)
+}
+
+/// Opens a file; a pipe in its place is not waited for.
+fn open_for_reading(path: &Path, flags: OFlags) -> io::Result<fs::File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | flags;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+fn refuse_foreign(path: &Path, metadata: &fs::Metadata) -> Result<()> {
+    if files::belongs_to_us(metadata) {
+        return Ok(());
+    }
+    Err(untrusted(path, "the nearest configuration belongs to another user", "name yours with --config"))
+}
+
+fn untrusted(path: &Path, what: &str, advice: &str) -> Error {
+    Error::new(Code::ConfigUntrusted, what)
+        .at(path.display().to_string())
+        .rule("a configuration found by walking upward must belong to this user or to root")
+        .advise(advice)
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    Error::new(Code::ConfigInvalid, "the configuration cannot be read")
+        .at(path.display().to_string())
+        .because(source)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,13 +381,45 @@ mod tests {
         let below = directory.path().join("a/b");
         fs::create_dir_all(&below).unwrap();
         let path = directory.path().join(FILE_NAME);
-        fs::write(&path, "").unwrap();
-        assert_eq!(Config::find(&below).unwrap(), path);
+        fs::write(&path, format!("here = \"eu\"\nstore = \"sqlite://s.db\"\n[regions.eu]\njurisdiction = \"EU\"\nsigning_key = \"{KEY}\"\n")).unwrap();
+        assert_eq!(Config::find(&below).unwrap().path(), path);
+        // A link of ours is followed, from where it stands.
+        let linked = directory.path().join("linked");
+        fs::create_dir(&linked).unwrap();
+        std::os::unix::fs::symlink("../domicile.toml", linked.join(FILE_NAME)).unwrap();
+        assert_eq!(Config::find(&linked).unwrap().path(), linked.join(FILE_NAME));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         assert_eq!(Config::find(&below).unwrap_err().code(), Code::ConfigUntrusted);
         // One that leads nowhere is not passed over: what lies above it was not meant.
         std::os::unix::fs::symlink("nowhere", below.join(FILE_NAME)).unwrap();
         assert_eq!(Config::find(&below).unwrap_err().code(), Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_nearest_file_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(Config::find(directory.path()).unwrap_err().code(), Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn files_and_links_of_others_are_not_read() {
+        if !rustix::process::geteuid().is_root() {
+            // Nobody else can be made to own anything.
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (path, ours) = (directory.path().join(FILE_NAME), directory.path().join("ours.toml"));
+        fs::write(&ours, "").unwrap();
+        std::os::unix::fs::symlink("ours.toml", &path).unwrap();
+        assert_eq!(Config::find(directory.path()).unwrap_err().code(), Code::ConfigInvalid);
+        std::os::unix::fs::lchown(&path, Some(12_345), None).unwrap();
+        assert_eq!(Config::find(directory.path()).unwrap_err().code(), Code::ConfigUntrusted);
+        fs::remove_file(&path).unwrap();
+        fs::rename(&ours, &path).unwrap();
+        std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+        assert_eq!(Config::find(directory.path()).unwrap_err().code(), Code::ConfigUntrusted);
     }
 
     #[test]
