@@ -118,20 +118,23 @@ fn records_of_two_years_in_a_lane_a_day() {
     });
 }
 
-/// A thousand years, a lane a month, and records that come from all of them in turn: every lane is open, and none
-/// has much.
+/// Two hundred and fifty years, a lane a month, and records that come from all of them in turn: every lane is open, and
+/// none has much.
 #[test]
-fn twelve_thousand_lanes_at_once() {
+fn three_thousand_lanes_at_once() {
     const RECORDS_OF_EACH: usize = 8;
     let directory = tempfile::tempdir().unwrap();
     succeed(domicile(directory.path()).arg("init"));
     succeed(domicile(directory.path()).args(["home", "choose", "acme", "all", "--region", "eu-central-1"]));
     let mut input = Vec::new();
     for number in 0..RECORDS_OF_EACH {
-        for month in 0..12_000 {
-            let (year, month) = (1000 + month / 12, 1 + month % 12);
-            writeln!(input, r#"{{"start_time":"{year:04}-{month:02}-03T00:00:00Z","number":{number:0250}}}"#)
-                .unwrap();
+        for month in 0..3000 {
+            let (year, month) = (1800 + month / 12, 1 + month % 12);
+            writeln!(
+                input,
+                r#"{{"start_time":"{year:04}-{month:02}-03T00:00:00Z","number":"{number:0250}"}}"#
+            )
+            .unwrap();
         }
     }
     std::fs::write(directory.path().join("months.jsonl"), &input).unwrap();
@@ -141,7 +144,7 @@ fn twelve_thousand_lanes_at_once() {
     let (peak, exit) = peak_memory(&mut sealing.spawn().unwrap());
     assert!(exit.success(), "{exit}");
     assert!(peak > 0 && peak < MEMORY_BYTES_MAX, "sealing took {peak} octets");
-    println!("12,000 lanes: sealed in {} MiB", peak >> 20);
+    println!("3,000 lanes: sealed in {} MiB", peak >> 20);
     let opened =
         succeed(domicile(directory.path()).args(["open", "months.dseg", "--purpose", "verification"]));
     assert!(opened == input, "came out different");
