@@ -567,7 +567,7 @@ impl<'a, S: Source> Check<'a, S> {
 
     fn verdict(&self, ended: bool) -> State {
         let corrupt = |what: String| State::Corrupt { what };
-        if let State::Corrupt { .. } = self.segment.state {
+        if let State::Corrupt { .. } | State::Retired = self.segment.state {
             return self.segment.state.clone();
         }
         match (&self.first_damage, self.findings.first()) {

@@ -138,6 +138,7 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         let mut obstacles: Vec<Obstacle> = Vec::new();
         let home = match domicile.home(&scope).await {
             Ok(home) => {
+                obstacles.extend(home.check_signed().err().map(Obstacle::from));
                 if home.place() != place {
                     let what =
                         format!("{scope} is at home in {}, and this segment is of {place}", home.place());

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Code, Error, Result};
-use crate::home::{Home, HomeState};
+use crate::home::Home;
 use crate::region::Place;
 use crate::scope::Scope;
 
@@ -222,13 +222,7 @@ impl Guard {
     /// [`PurposeReference`](Code::PurposeReference) when the purpose needs a reference.
     pub(crate) fn permit(&self, home: &Home, action: Action) -> Result<Permit> {
         self.check(&home.place, &action).map_err(|error| error.at(format!("scope {}", home.scope)))?;
-        if home.state == HomeState::Pending {
-            return Err(Error::new(
-                Code::HomePending,
-                format!("the home of {} is {}, which has not signed the choice yet", home.scope, home.place),
-            )
-            .advise(format!("choose it again on a host in {}, whose key signs it", home.place.region)));
-        }
+        home.check_signed()?;
         Ok(Permit { scope: home.scope.clone(), home: home.place.clone(), action })
     }
 

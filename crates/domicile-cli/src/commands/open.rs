@@ -207,6 +207,7 @@ impl Opening<'_> {
 pub(crate) fn state_error(state: &State) -> Option<Error> {
     let (code, advice) = match state {
         State::Complete | State::Recovered => return None,
+        State::Retired => (Code::KeyDestroyed, "what replaced it is under another name, if anything did"),
         State::Unfinished => (
             Code::SegmentUnfinished,
             "it is still written, its writer died, or it was cut: more may have been sealed than is here",

@@ -291,6 +291,7 @@ impl Opening<'_> {
                 (Some(region), state, directory)
             }
             Err(error) if is_of_the_segment(&error) => (None, State::corrupt(&error), None),
+            Err(error) if error.code() == Code::KeyDestroyed => (None, State::Retired, None),
             Err(error) => return Err(error),
         };
         let mut lanes = Vec::new();

@@ -17,6 +17,8 @@ pub enum State {
     Complete,
     /// It was closed after a crash.
     Recovered,
+    /// Its keys were erased on purpose: it is closed for good, in every copy.
+    Retired,
     /// It has no end: it is still written, or its writer died between two blocks.
     Unfinished,
     /// It has no end, and its last octets are no whole block.
@@ -56,6 +58,7 @@ impl State {
         match self {
             State::Complete => "complete",
             State::Recovered => "recovered",
+            State::Retired => "retired",
             State::Unfinished => "unfinished",
             State::Torn { .. } => "torn",
             State::Corrupt { .. } => "corrupt",

@@ -12,7 +12,7 @@ use std::str::FromStr;
 pub(crate) use statement::forged;
 pub use statement::{HomeStatement, SignedStatement};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::region::{Place, Region};
 use crate::scope::{RecordType, Scope, TenantId};
 use crate::time::Time;
@@ -139,5 +139,19 @@ impl Home {
     #[must_use]
     pub fn state(&self) -> HomeState {
         self.state
+    }
+
+    /// Whether the home itself has signed.
+    ///
+    /// # Errors
+    /// [`HomePending`](Code::HomePending) while it has not.
+    pub fn check_signed(&self) -> Result<()> {
+        if self.state == HomeState::Signed {
+            return Ok(());
+        }
+        let what =
+            format!("the home of {} is {}, which has not signed the choice yet", self.scope, self.place);
+        Err(Error::new(Code::HomePending, what)
+            .advise(format!("choose it again on a host in {}, whose key signs it", self.place.region)))
     }
 }
