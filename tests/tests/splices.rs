@@ -25,8 +25,10 @@ struct Block {
 }
 
 impl Block {
+    /// The opening, which may have been moved under the number of another lane.
     fn opening(&self) -> LaneOpen {
-        LaneOpen::decode(&self.body[..self.header.payload_bytes()], self.header.lane).unwrap()
+        let payload = &self.body[..self.header.payload_bytes()];
+        LaneOpen::decode(payload, LaneNo::REGION).or_else(|_| LaneOpen::decode(payload, LaneNo(1))).unwrap()
     }
 
     /// The same block with another opening of a lane in it.

@@ -73,8 +73,10 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// The opening, which may have been moved under the number of another lane.
     pub(crate) fn opening(&self) -> Option<LaneOpen> {
-        LaneOpen::decode(self.body.get(..self.header.payload_bytes())?, self.header.lane).ok()
+        let payload = self.body.get(..self.header.payload_bytes())?;
+        LaneOpen::decode(payload, LaneNo::REGION).or_else(|_| LaneOpen::decode(payload, LaneNo(1))).ok()
     }
 
     /// Puts another opening of a lane into the block, if it is one that the format can say.
