@@ -82,10 +82,12 @@ impl Csv {
 
     /// What is odd when the input ends here.
     pub(super) fn finish(&self) -> Option<&'static str> {
-        (self.state == State::Quoted)
-            .then_some("a quoted field is not closed: its row holds all that follows")
+        (self.state == State::Quoted).then_some(NOT_CLOSED)
     }
 }
+
+/// The last row may hold rows of others.
+pub(super) const NOT_CLOSED: &str = "a quoted field is not closed: its row holds all that follows";
 
 /// Reads the fields of rows, without their quotes.
 pub(super) struct Cells {

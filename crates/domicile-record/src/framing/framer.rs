@@ -7,7 +7,7 @@ use domicile::{Code, Error, Result};
 
 use super::detect::{self, Detection, Window};
 use super::splitter::Splitter;
-use super::{Choice, Framing};
+use super::{Choice, Framing, csv};
 
 /// A record that is longer than this comes in parts, unless
 /// [`with_record_bytes_max`](Framer::with_record_bytes_max) says otherwise.
@@ -236,6 +236,11 @@ impl<R> Framer<R> {
     /// Whether the first row looks like a header and was taken for a record.
     pub(crate) fn seems_to_have_header(&self) -> bool {
         self.warnings.first().is_some_and(|warning| warning.what == detect::SEEMS_A_HEADER)
+    }
+
+    /// Whether the last row holds whatever followed a quote that nothing closed.
+    pub(crate) fn ends_in_a_quote(&self) -> bool {
+        self.warnings.last().is_some_and(|warning| warning.what == csv::NOT_CLOSED)
     }
 
     /// How many cases were odd so far, kept or not.

@@ -235,16 +235,7 @@ impl<O: Outlet> Intake<O> {
         loop {
             let at = framer.position();
             let seems_a_header = framer.seems_to_have_header();
-            let place = |error: Error, records: u64| {
-                match error.code() {
-                // Where the input stands when the output fails helps nobody.
-                Code::OutputFailed | Code::OutputExists => error,
-                Code::InputTime | Code::InputScope if records == 0 && seems_a_header => error
-                    .at(format!("record 1, byte {at}"))
-                    .advise("the first row looks like a header: name its columns, since numbers say that there is none"),
-                _ => error.at(format!("record {}, byte {at}", records + 1)),
-            }
-            };
+            let place = |error, records| of_record(error, records, at, seems_a_header);
             match framer.next()? {
                 None => break,
                 Some(Piece::Preamble(preamble)) => source.preamble = preamble.to_vec(),
@@ -271,6 +262,15 @@ impl<O: Outlet> Intake<O> {
                     }
                 }
             }
+        }
+        if framer.ends_in_a_quote() && matches!(self.options.scoping, Scoping::ByField { .. }) {
+            return Err(Error::new(
+                Code::InputFraming,
+                "a quoted field is not closed: its row holds all that follows",
+            )
+            .at(format!("record {}", source.records))
+            .rule("a record goes to the scope that it names, with nothing of another's")
+            .advise("mend the row, or have it quoted as RFC 4180 says"));
         }
         self.keep_empty_input(&mut source).await?;
         Ok(InputReport {
@@ -498,6 +498,20 @@ struct Source {
     /// The lane of the long record that has begun.
     long: Option<LaneNo>,
     records: u64,
+}
+
+/// An error with the record that it is about; `records` stand before it.
+fn of_record(error: Error, records: u64, at: u64, seems_a_header: bool) -> Error {
+    const NAME_COLUMNS: &str =
+        "the first row looks like a header: name its columns, since numbers say that there is none";
+    match error.code() {
+        // Where the input stands when the output fails helps nobody.
+        Code::OutputFailed | Code::OutputExists => error,
+        Code::InputTime | Code::InputScope if records == 0 && seems_a_header => {
+            error.at(format!("record 1, byte {at}")).advise(NAME_COLUMNS)
+        }
+        _ => error.at(format!("record {}, byte {at}", records + 1)),
+    }
 }
 
 fn event_time_of(name: &str, value: Option<&str>) -> Result<Time> {
