@@ -319,7 +319,7 @@ impl Domicile {
     }
 
     /// As [`permit`](Self::permit), but refusals are not recorded: whoever considers many scopes at once records what
-    /// was refused in one go, with [`record_refusals`](Self::record_refusals), before anything comes of it.
+    /// was refused in one go, in [`audit`](Self::audit), before anything comes of it.
     ///
     /// # Errors
     /// As [`permit`](Self::permit).
@@ -393,23 +393,10 @@ impl Domicile {
         &self.inner.randomness
     }
 
-    /// Records that `action` was refused to scopes. They are durable when this returns.
-    ///
-    /// # Errors
-    /// [`AuditUnavailable`](Code::AuditUnavailable).
-    pub async fn record_refusals(&self, action: &Action, refused: &[(Scope, Code)]) -> Result<()> {
-        if refused.is_empty() {
-            return Ok(());
-        }
-        let event = |(scope, code): &(Scope, Code)| {
-            Event::new(EventKind::Refuse).action(action).scope(scope).outcome(*code)
-        };
-        self.inner.audit.record(&refused.iter().map(event).collect::<Vec<_>>()).await
-    }
-
     /// Records a refusal, and gives its reason back. It stands whether or not it could be recorded; if not, it says so.
     pub async fn refuse(&self, error: Error, scope: &Scope, action: &Action) -> Error {
-        match self.record_refusals(action, &[(scope.clone(), error.code())]).await {
+        let event = Event::new(EventKind::Refuse).action(action).scope(scope).outcome(error.code());
+        match self.inner.audit.record(&[event]).await {
             Ok(()) => error,
             Err(unrecorded) => {
                 tracing::error!(code = %error.code(), cause = %unrecorded, "a refusal could not be recorded");

@@ -1,6 +1,6 @@
 //! The scopes of an input: where each is at home, asked once, and which lanes take its records now.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use domicile::audit::Event;
@@ -26,7 +26,8 @@ pub(super) struct ScopeSlot {
     scope: Scope,
     /// The lane that took the last record, and the times that it takes.
     current: Option<(Range<i64>, LaneNo)>,
-    lanes: Vec<(Range<i64>, LaneNo)>,
+    /// The last lane of each period, by when the period begins.
+    lanes: BTreeMap<i64, (Range<i64>, LaneNo)>,
     left_out: Option<(u64, u64)>,
 }
 
@@ -48,7 +49,8 @@ impl ScopeSlot {
         {
             return Some(*lane);
         }
-        self.current = self.lanes.iter().rfind(|(times, _)| times.contains(&micros)).cloned();
+        let before = self.lanes.range(..=micros).next_back();
+        self.current = before.map(|(_, lane)| lane).filter(|(times, _)| times.contains(&micros)).cloned();
         self.current.as_ref().map(|(_, lane)| *lane)
     }
 }
@@ -111,7 +113,7 @@ impl Scopes {
         if let Some(slot) = self.slots.get_mut(slot) {
             let entry = (period.bounds(), lane);
             slot.current = Some(entry.clone());
-            slot.lanes.push(entry);
+            slot.lanes.insert(entry.0.start, entry);
         }
     }
 
@@ -181,7 +183,7 @@ impl Scopes {
             standing,
             scope,
             current: None,
-            lanes: Vec::new(),
+            lanes: BTreeMap::new(),
             left_out: None,
         });
         index
