@@ -9,9 +9,11 @@
 
 pub mod program;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use domicile::{Config, Domicile, Place, RecordType, Region, Scope};
 use domicile_record::format::{Contents, Descriptor};
-use domicile_record::{SegmentWriter, WriterOptions};
+use domicile_record::{SegmentWriter, Source, Stamp, WriterOptions};
 
 /// A place on the embedded default, in a directory that is removed with it: eu-central-1 and eu-west-1 in
 /// the EU, us-east-1 in the US; this host is in eu-central-1.
@@ -44,9 +46,55 @@ impl Home {
         home
     }
 
+    /// A process that starts now: nothing is in its memory.
+    pub async fn restarted(&self) -> Domicile {
+        Domicile::from_config(&Config::read(self.config.path()).unwrap()).await.unwrap()
+    }
+
+    /// A segment with a lane for each of these tenants, and in it one record: the tenant's name.
+    pub async fn sealed(&self, tenants: &[&str]) -> Vec<u8> {
+        let mut writer = self.writer(WriterOptions::default()).await;
+        for tenant in tenants {
+            let lane = writer.open_lane(descriptor(tenant, Contents::default()), b"").await.unwrap();
+            writer.append(lane, tenant.as_bytes(), Stamp::default()).unwrap();
+        }
+        writer.finish().await.unwrap().0
+    }
+
     /// Begins a segment of eu-central-1 in memory.
     pub async fn writer(&self, options: WriterOptions) -> SegmentWriter<Vec<u8>> {
         SegmentWriter::create(&self.domicile, &region("eu-central-1"), Vec::new(), options).await.unwrap()
+    }
+}
+
+/// A file in memory that counts the octets that are read of it.
+#[derive(Debug)]
+pub struct Counting<'a> {
+    bytes: &'a [u8],
+    read: AtomicU64,
+}
+
+impl<'a> Counting<'a> {
+    /// A file of which nothing was read yet.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, read: AtomicU64::new(0) }
+    }
+
+    /// The octets that were read so far, each as often as it was.
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+impl Source for Counting<'_> {
+    fn length(&self) -> std::io::Result<u64> {
+        self.bytes.length()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> std::io::Result<()> {
+        self.read.fetch_add(into.len() as u64, Ordering::Relaxed);
+        self.bytes.read_at(at, into)
     }
 }
 

@@ -8,22 +8,13 @@ use domicile::danger::{expose, hkdf_sha512, hmac_sha256};
 use domicile::keyring::LeafRef;
 use domicile::store::{KeyIdentity, KeyRow, KeySlot, KeyStore, SqliteStore};
 use domicile::wire::parts;
-use domicile::{Action, Class, Code, Config, Domicile, Purpose};
-use domicile_record::format::{BlockHeader, BlockKind, Contents, LaneNo, LaneOpen, SegmentHeader};
-use domicile_record::{Segment, Selection, Stamp, State, WriterOptions, verify};
-use domicile_tests::{Home, descriptor, scope};
+use domicile::{Action, Class, Code, Purpose};
+use domicile_record::format::{BlockHeader, BlockKind, LaneNo, LaneOpen, SegmentHeader};
+use domicile_record::{Segment, Selection, State, verify};
+use domicile_tests::{Home, scope};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use xaes_256_gcm::Xaes256Gcm;
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
-
-async fn sealed(home: &Home) -> Vec<u8> {
-    let mut writer = home.writer(WriterOptions::default()).await;
-    for tenant in ["acme", "globex"] {
-        let lane = writer.open_lane(descriptor(tenant, Contents::default()), b"").await.unwrap();
-        writer.append(lane, tenant.as_bytes(), Stamp::default()).unwrap();
-    }
-    writer.finish().await.unwrap().0
-}
 
 /// The leaves that a lane's wrapped key names.
 fn leaves(bytes: &[u8], lane: LaneNo) -> (LeafRef, LeafRef) {
@@ -124,13 +115,8 @@ async fn erase(home: &Home, leaf: LeafRef) {
     pool.close().await;
 }
 
-/// A process that starts now: nothing is in its memory.
-async fn restarted(home: &Home) -> Domicile {
-    Domicile::from_config(&Config::read(home.config.path()).unwrap()).await.unwrap()
-}
-
 async fn opened(home: &Home, bytes: &[u8], selection: impl Into<Selection>) -> (State, Vec<u8>) {
-    let domicile = restarted(home).await;
+    let domicile = home.restarted().await;
     let segment = Segment::open_source(&domicile, bytes, Purpose::Support, selection).await.unwrap();
     let mut output = Vec::new();
     segment.restore(&mut output).unwrap();
@@ -140,10 +126,10 @@ async fn opened(home: &Home, bytes: &[u8], selection: impl Into<Selection>) -> (
 #[tokio::test]
 async fn an_erased_lane_is_gone_and_its_neighbours_are_not() {
     let home = Home::of(&["acme", "globex"]).await;
-    let (bytes, other) = (sealed(&home).await, sealed(&home).await);
+    let (bytes, other) = (home.sealed(&["acme", "globex"]).await, home.sealed(&["acme", "globex"]).await);
     erase(&home, leaves(&bytes, LaneNo(1)).0).await;
 
-    let domicile = restarted(&home).await;
+    let domicile = home.restarted().await;
     let segment =
         Segment::open_source(&domicile, &bytes[..], Purpose::Support, &[scope("acme")]).await.unwrap();
     let obstacle = segment.lanes()[0].obstacle().unwrap();
@@ -151,25 +137,25 @@ async fn an_erased_lane_is_gone_and_its_neighbours_are_not() {
     assert_eq!(opened(&home, &bytes, Selection::all()).await, (State::Complete, b"globex".to_vec()));
     // Another leaf of the same key is what it was, and so is every leaf to come.
     assert_eq!(opened(&home, &other, Selection::all()).await, (State::Complete, b"acmeglobex".to_vec()));
-    let home = Home { domicile: restarted(&home).await, ..home };
-    let later = sealed(&home).await;
+    let home = Home { domicile: home.restarted().await, ..home };
+    let later = home.sealed(&["acme", "globex"]).await;
     assert_eq!(opened(&home, &later, &[scope("acme")]).await.1, b"acme");
     // An erased lane is as it should be.
-    let verified = verify(&restarted(&home).await, &bytes[..], None).await.unwrap();
+    let verified = verify(&home.restarted().await, &bytes[..], None).await.unwrap();
     assert!(verified.is_complete(), "{verified:#?}");
 }
 
 #[tokio::test]
 async fn a_segment_whose_own_leaf_was_erased_is_retired() {
     let home = Home::of(&["acme", "globex"]).await;
-    let (bytes, other) = (sealed(&home).await, sealed(&home).await);
+    let (bytes, other) = (home.sealed(&["acme", "globex"]).await, home.sealed(&["acme", "globex"]).await);
     let (_, segment_leaf) = leaves(&bytes, LaneNo(2));
     assert_eq!(leaves(&bytes, LaneNo::REGION).1, segment_leaf, "one for the whole segment");
     erase(&home, segment_leaf).await;
 
     assert_eq!(opened(&home, &bytes, Selection::all()).await, (State::Retired, Vec::new()));
     assert_eq!(opened(&home, &bytes, &[scope("acme")]).await, (State::Retired, Vec::new()));
-    let verified = verify(&restarted(&home).await, &bytes[..], None).await.unwrap();
+    let verified = verify(&home.restarted().await, &bytes[..], None).await.unwrap();
     assert_eq!((verified.state(), verified.is_complete()), (&State::Retired, false));
     assert!(verified.findings.is_empty(), "{:#?}", verified.findings);
     // Without its footer it is walked, and says the same.
@@ -181,7 +167,7 @@ async fn a_segment_whose_own_leaf_was_erased_is_retired() {
 #[tokio::test]
 async fn a_row_written_anew_keeps_its_name() {
     let home = Home::of(&["acme", "globex"]).await;
-    let bytes = sealed(&home).await;
+    let bytes = home.sealed(&["acme", "globex"]).await;
     let (tenant_leaf, _) = leaves(&bytes, LaneNo(2));
     erase(&home, leaves(&bytes, LaneNo(1)).0).await;
     // The name of a later generation is in the commitment and under the tag: it cannot be given to another row.
@@ -198,7 +184,7 @@ async fn a_row_written_anew_keeps_its_name() {
         .await
         .unwrap();
     pool.close().await;
-    let domicile = restarted(&home).await;
+    let domicile = home.restarted().await;
     let permit = domicile.permit(&scope("acme"), Action::Open(Purpose::Support.into())).await;
     let opened = domicile
         .keyring()

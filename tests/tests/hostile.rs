@@ -11,16 +11,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use domicile::Purpose;
 use domicile_record::format::{
     BlockFlags, BlockHeader, BlockKind, Contents, Descriptor, Footer, LaneKey, LaneNo, LaneOpen,
     SegmentHeader, footer_block,
 };
-use domicile_record::{Restored, Segment, Selection, Source, Stamp, WriterOptions, inspect, verify};
+use domicile_record::{Restored, Segment, Selection, Stamp, WriterOptions, inspect, verify};
 use domicile_tests::program::{peak_memory, program, succeed};
-use domicile_tests::{Home, descriptor, scope};
+use domicile_tests::{Counting, Home, descriptor, scope};
 
 const MEMORY_BYTES_MAX: u64 = 100 << 20;
 
@@ -311,23 +310,6 @@ fn blocks_of_many_lanes_take_little_memory() {
     place.look_at(&bytes);
 }
 
-/// Octets that count how many of them are read.
-struct Counting<'a> {
-    bytes: &'a [u8],
-    read: AtomicU64,
-}
-
-impl Source for Counting<'_> {
-    fn length(&self) -> std::io::Result<u64> {
-        self.bytes.length()
-    }
-
-    fn read_at(&self, at: u64, into: &mut [u8]) -> std::io::Result<()> {
-        self.read.fetch_add(into.len() as u64, Ordering::Relaxed);
-        self.bytes.read_at(at, into)
-    }
-}
-
 #[tokio::test]
 async fn damage_between_all_blocks_does_not_make_a_file_be_read_many_times() {
     let home = Home::of(&["acme", "globex"]).await;
@@ -337,9 +319,9 @@ async fn damage_between_all_blocks_does_not_make_a_file_be_read_many_times() {
         bytes.extend(forged(&good, sealed(BlockKind::Skippable(0x80), 1, number, u64::from(number)), b""));
         bytes.extend([0xff; 8]);
     }
-    let source = Counting { bytes: &bytes, read: AtomicU64::new(0) };
+    let source = Counting::new(&bytes);
     assert_eq!(inspect(&source).unwrap().blocks, 3000);
-    let (read, length) = (source.read.into_inner(), bytes.len() as u64);
+    let (read, length) = (source.read(), bytes.len() as u64);
     assert!(read < 20 * length, "{read} octets read of {length}");
 }
 

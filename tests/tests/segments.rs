@@ -7,12 +7,10 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use domicile::{Code, Purpose};
 use domicile_record::format::{Commit, Contents, Descriptor, LaneNo};
-use domicile_record::{Segment, Selection, Source, Stamp, State, WriterOptions};
-use domicile_tests::{Home, descriptor, scope};
+use domicile_record::{Segment, Selection, Stamp, State, WriterOptions};
+use domicile_tests::{Counting, Home, descriptor, scope};
 
 async fn restored(home: &Home, bytes: &[u8], selection: Selection) -> Vec<u8> {
     let segment = Segment::open_source(&home.domicile, bytes, Purpose::Support, selection).await.unwrap();
@@ -191,31 +189,14 @@ fn shows_records(shown: &dyn std::fmt::Debug) -> bool {
     shown.contains("122, 122, 122, 122") || shown.contains("zzzz")
 }
 
-/// A file that counts the octets that are read of it.
-struct Counting<'a> {
-    bytes: &'a [u8],
-    read: AtomicU64,
-}
-
-impl Source for Counting<'_> {
-    fn length(&self) -> std::io::Result<u64> {
-        self.bytes.length()
-    }
-
-    fn read_at(&self, at: u64, into: &mut [u8]) -> std::io::Result<()> {
-        self.read.fetch_add(into.len() as u64, Ordering::Relaxed);
-        self.bytes.read_at(at, into)
-    }
-}
-
 /// Restores a selection; returns what came out and the octets that were read for it.
 async fn counted(home: &Home, bytes: &[u8], selection: Selection) -> (Vec<u8>, u64) {
-    let source = Counting { bytes, read: AtomicU64::new(0) };
+    let source = Counting::new(bytes);
     let segment = Segment::open_source(&home.domicile, &source, Purpose::Support, selection).await.unwrap();
     let mut output = Vec::new();
     let restored = segment.restore(&mut output).unwrap();
     assert!(restored.failures.is_empty(), "{:?}", restored.failures);
-    (output, source.read.load(Ordering::Relaxed))
+    (output, source.read())
 }
 
 #[tokio::test]

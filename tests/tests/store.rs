@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use domicile::audit::{ChainBeginning, ChainId, Event, EventKind, SealedEvent};
 use domicile::kms::{Kms, LocalKms};
 use domicile::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, MemoryStore, SqliteStore};
-use domicile::{Code, Config, Domicile, Error, KnownRegion, Purpose, Result};
+use domicile::{Code, Domicile, Error, KnownRegion, Purpose, Result};
 use domicile_record::format::Contents;
 use domicile_record::{Segment, Stamp, WriterOptions};
 use domicile_tests::{Home, descriptor, place, region, scope};
@@ -33,23 +33,9 @@ async fn sql(home: &Home, statement: &'static str) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// A process that starts now: nothing is in its memory.
-async fn restarted(home: &Home) -> Domicile {
-    Domicile::from_config(&Config::read(home.config.path()).unwrap()).await.unwrap()
-}
-
-async fn sealed(home: &Home) -> Vec<u8> {
-    let mut writer = home.writer(WriterOptions::default()).await;
-    for tenant in ["acme", "globex"] {
-        let lane = writer.open_lane(descriptor(tenant, Contents::default()), b"").await.unwrap();
-        writer.append(lane, tenant.as_bytes(), Stamp::default()).unwrap();
-    }
-    writer.finish().await.unwrap().0
-}
-
 /// Opens acme's lane after a restart, and gives what is in it.
 async fn opened(home: &Home, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let domicile = restarted(home).await;
+    let domicile = home.restarted().await;
     let segment = Segment::open_source(&domicile, bytes, Purpose::Support, &[scope("acme")]).await?;
     if let Some(obstacle) = segment.lanes()[0].obstacle() {
         return Err(obstacle.again());
@@ -82,7 +68,7 @@ async fn homes_and_the_audit_chain_cannot_be_changed_by_mistake() {
     ] {
         sql(&home, statement).await.expect_err(statement);
     }
-    let homes = restarted(&home).await.homes(None).await.unwrap();
+    let homes = home.restarted().await.homes(None).await.unwrap();
     assert_eq!(homes.len(), 1);
     homes[0].1.as_ref().unwrap();
 }
@@ -121,7 +107,7 @@ async fn a_home_that_was_rewritten_with_the_triggers_dropped_is_found() {
         ),
     ] {
         let home = Home::of(&["acme", "globex"]).await;
-        let bytes = sealed(&home).await;
+        let bytes = home.sealed(&["acme", "globex"]).await;
         sql(
             &home,
             "DROP TRIGGER homes_once; DROP TRIGGER homes_forever; \
@@ -175,7 +161,7 @@ async fn every_changed_column_of_a_key_row_is_found() {
         ("DELETE FROM keys WHERE kind = 1", Code::KeyUnknown),
     ] {
         let home = Home::of(&["acme", "globex"]).await;
-        let bytes = sealed(&home).await;
+        let bytes = home.sealed(&["acme", "globex"]).await;
         assert_eq!(opened(&home, &bytes).await.unwrap(), b"acme");
         sql(&home, statement).await.unwrap();
         let error = opened(&home, &bytes).await.unwrap_err();
@@ -186,7 +172,7 @@ async fn every_changed_column_of_a_key_row_is_found() {
 #[tokio::test]
 async fn swapped_rows_of_two_owners_open_neither() {
     let home = Home::of(&["acme", "globex"]).await;
-    let bytes = sealed(&home).await;
+    let bytes = home.sealed(&["acme", "globex"]).await;
     sql(
         &home,
         "UPDATE keys SET tenant = 'swap' WHERE tenant = 'acme'; \
@@ -202,7 +188,7 @@ async fn swapped_rows_of_two_owners_open_neither() {
 async fn audit_chains_verify_and_every_change_inside_one_is_found() {
     use domicile::audit::verify_chain;
     let home = Home::of(&["acme", "globex"]).await;
-    let bytes = sealed(&home).await;
+    let bytes = home.sealed(&["acme", "globex"]).await;
     opened(&home, &bytes).await.unwrap();
     let store = SqliteStore::open(&store_path(&home)).await.unwrap();
     let key =
@@ -238,7 +224,7 @@ async fn no_key_is_handed_out_that_is_not_in_the_audit_chain() {
     )
     .await
     .unwrap();
-    let domicile = restarted(&home).await;
+    let domicile = home.restarted().await;
     let permit = domicile.permit(&scope("acme"), domicile::Action::Seal).await.unwrap();
     let leaf = domicile.keyring().sealing_leaf(permit, "2026-11".parse::<domicile::Period>().unwrap()).await;
     assert_eq!(leaf.unwrap_err().code(), Code::AuditUnavailable);
@@ -339,7 +325,7 @@ async fn two_processes_that_make_the_same_key_at_once_agree_on_one() {
     let home = Home::of(&["acme", "globex"]).await;
     let mut hosts = Vec::new();
     for _ in 0..6 {
-        hosts.push(restarted(&home).await);
+        hosts.push(home.restarted().await);
     }
     let set = tokio::task::LocalSet::new();
     let tasks: Vec<_> = hosts
