@@ -361,3 +361,32 @@ async fn what_a_file_names_does_not_flood_the_audit_chain() {
     let last = &events.last().unwrap().body;
     assert!(last.contains("home/mismatch") && last.contains("tenant-2"), "{last}");
 }
+
+#[tokio::test]
+async fn a_long_list_of_pending_homes_is_signed_with_few_signatures() {
+    const HOMES: usize = 600;
+    let world = World::new();
+    let without_us = |region: &Region| (region.as_str() != "us-east-1").then(|| region.clone());
+    let asking = world.host("eu-central-1", without_us).await;
+    let choices: Vec<_> = (0..HOMES)
+        .map(|number| HomeChoice {
+            tenant: format!("tenant-{number}").parse().unwrap(),
+            types: "all".parse().unwrap(),
+            region: region("us-east-1"),
+        })
+        .collect();
+    let report = asking.choose_homes(&choices).await.unwrap();
+    assert_eq!((report.made.len(), report.pending.len()), (HOMES, HOMES));
+    // Each twice: a list may say so.
+    let again: Vec<_> = choices.iter().chain(&choices).cloned().collect();
+    assert_eq!(asking.choose_homes(&again).await.unwrap().pending.len(), HOMES);
+
+    let at_home = world.honest_host("us-east-1").await;
+    at_home.audit().record(&[]).await.unwrap();
+    let before = world.calls("us-east-1");
+    let report = at_home.choose_homes(&again).await.unwrap();
+    assert_eq!(report, ChoiceReport { made: vec![], pending: vec![] });
+    assert_eq!(world.calls("us-east-1") - before, 3, "256 homes a signature");
+    let states = at_home.homes(None).await.unwrap();
+    assert!(states.iter().all(|(_, state)| *state.as_ref().unwrap() == HomeState::Signed));
+}

@@ -27,11 +27,11 @@ use crate::time::Clock;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A home was chosen.
+    /// A home was chosen: recorded before it is written.
     Choose,
     /// A home signed a choice that was made where its key was not at hand.
     SignHome,
-    /// A key was made.
+    /// A key was made: recorded before it is written. Where another process was faster, it was never used.
     Generate,
     /// A key service unwrapped a branch key.
     Unwrap,

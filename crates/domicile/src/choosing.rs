@@ -3,7 +3,7 @@
 //! A row that nobody signed is no home. Whoever can write to the registry can therefore take a home away, which is
 //! noticed, and cannot make or move one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::audit::{AuditChain, Event, EventKind};
@@ -37,8 +37,8 @@ pub(crate) struct Homes {
 }
 
 impl Homes {
-    /// Makes all choices, or none. What is chosen stands in the audit chain and is signed before it is written, so
-    /// that no row is ever without a signature, whatever fails between.
+    /// Makes all choices, or none. What is chosen is signed, then recorded, then written: no row is ever without
+    /// either, whatever fails between.
     pub(crate) async fn choose(&self, choices: &[HomeChoice]) -> Result<ChoiceReport> {
         for choice in choices {
             self.regions.get(&choice.region)?;
@@ -48,7 +48,7 @@ impl Homes {
             }
         }
         let standing = self.registry.standing(choices).await?;
-        let (mut fresh, mut contradicted, mut pending) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut fresh, mut contradicted, mut pending) = (Vec::new(), Vec::new(), BTreeSet::new());
         let mut list = List::default();
         for (choice, standing) in choices.iter().zip(standing) {
             let state = standing.as_ref().map(|chosen| self.verify(chosen)).transpose()?;
@@ -60,7 +60,10 @@ impl Homes {
                 Some(region) if *region != choice.region => {
                     contradicted.push((choice.clone(), region.clone()));
                 }
-                Some(_) => pending.extend(standing.filter(|_| state == Some(HomeState::Pending))),
+                Some(_) if state == Some(HomeState::Pending) => {
+                    pending.extend(standing.map(|chosen| chosen.choice));
+                }
+                Some(_) => {}
                 None => {
                     list.add(choice);
                     fresh.push(choice.clone());
@@ -71,19 +74,15 @@ impl Homes {
             return Err(self.refuse(&contradicted).await?);
         }
 
-        self.record(EventKind::Choose, &fresh).await?;
         let signed = self.sign_all(&fresh).await?;
+        self.record(EventKind::Choose, &fresh).await?;
         if let Chosen::Contradicted(contradicted) = self.registry.choose(&signed, self.clock.now()).await? {
             // Another process was faster.
             return Err(self.refuse(&contradicted).await?);
         }
         let asked = signed.into_iter().filter(|signed| !signed.own).flat_map(|signed| signed.choices);
         let mut report = ChoiceReport { pending: asked.collect(), made: fresh };
-        for chosen in pending {
-            if !self.sign_pending(&chosen).await? {
-                report.pending.push(chosen.choice);
-            }
-        }
+        report.pending.extend(self.sign_pending(pending).await?);
         Ok(report)
     }
 
@@ -111,10 +110,12 @@ impl Homes {
 
     /// Signs a pending home, if the home's key is at hand. The caller has asked the guard.
     pub(crate) async fn settle(&self, home: Home, chosen: &ChosenHome) -> Result<Home> {
-        if home.state == HomeState::Pending && self.sign_pending(chosen).await? {
-            return Ok(Home { state: HomeState::Signed, ..home });
+        if home.state == HomeState::Signed {
+            return Ok(home);
         }
-        Ok(home)
+        let unsigned = self.sign_pending([chosen.choice.clone()]).await?;
+        let state = if unsigned.is_empty() { HomeState::Signed } else { HomeState::Pending };
+        Ok(Home { state, ..home })
     }
 
     /// All choices, of one tenant or of all, each with who signed it.
@@ -137,41 +138,32 @@ impl Homes {
         statement.verify(&chosen.choice, place, key_of)
     }
 
-    /// Has the home sign what another region signed; whether its key is at hand.
-    async fn sign_pending(&self, chosen: &ChosenHome) -> Result<bool> {
-        self.verify(chosen)?;
-        let choices = [chosen.choice.clone()];
-        let Some(statement) = self.sign_as(&chosen.choice.region, &chosen.choice.region, &choices).await?
-        else {
-            return Ok(false);
-        };
-        self.record(EventKind::SignHome, &choices).await?;
-        let [choice] = choices;
-        self.registry.add_statement(&SignedChoices { choices: vec![choice], statement, own: true }).await?;
-        Ok(true)
+    /// Has homes sign what other regions signed, where their keys are at hand; returns the others.
+    async fn sign_pending(&self, choices: impl IntoIterator<Item = HomeChoice>) -> Result<Vec<HomeChoice>> {
+        let mut unsigned = Vec::new();
+        for (region, choices) in lists(choices) {
+            match self.sign_as(&region, &region, &choices).await? {
+                Some(statement) => {
+                    self.record(EventKind::SignHome, &choices).await?;
+                    self.registry.add_statement(&SignedChoices { choices, statement, own: true }).await?;
+                }
+                None => unsigned.extend(choices),
+            }
+        }
+        Ok(unsigned)
     }
 
+    /// Signs new choices: by their homes where it can be, otherwise by the region of this host.
     async fn sign_all(&self, choices: &[HomeChoice]) -> Result<Vec<SignedChoices>> {
-        // What is for one type is written before what is for all others.
-        let mut lists: BTreeMap<(bool, &Region), Vec<&HomeChoice>> = BTreeMap::new();
-        for choice in choices {
-            lists.entry((choice.types == Types::All, &choice.region)).or_default().push(choice);
-        }
         let mut signed = Vec::new();
-        for ((_, region), choices) in lists {
-            for choices in choices.chunks(HomeStatement::CHOICES_MAX) {
-                let choices: Vec<_> = choices.iter().map(|choice| (*choice).clone()).collect();
-                let (statement, own) = match self.sign_as(region, region, &choices).await? {
-                    Some(statement) => (statement, true),
-                    None => match self.sign_as(&self.here, region, &choices).await? {
-                        Some(statement) => (statement, false),
-                        None => {
-                            let what = format!("the signing key of {} is not at hand", self.here);
-                            return Err(Error::new(Code::KmsUnavailable, what));
-                        }
-                    },
-                };
-                signed.push(SignedChoices { choices, statement, own });
+        for (region, choices) in lists(choices.iter().cloned()) {
+            if let Some(statement) = self.sign_as(&region, &region, &choices).await? {
+                signed.push(SignedChoices { choices, statement, own: true });
+            } else if let Some(statement) = self.sign_as(&self.here, &region, &choices).await? {
+                signed.push(SignedChoices { choices, statement, own: false });
+            } else {
+                let what = format!("the signing key of {} is not at hand", self.here);
+                return Err(Error::new(Code::KmsUnavailable, what));
             }
         }
         Ok(signed)
@@ -225,6 +217,20 @@ impl Homes {
         self.audit.record(&events).await?;
         Ok(contradiction(contradicted))
     }
+}
+
+/// Choices as they are signed: of one region together, no more than a statement may hold, and what is for one type
+/// before what is for all others.
+fn lists(choices: impl IntoIterator<Item = HomeChoice>) -> Vec<(Region, Vec<HomeChoice>)> {
+    let mut by_region: BTreeMap<(bool, Region), Vec<HomeChoice>> = BTreeMap::new();
+    for choice in choices {
+        by_region.entry((choice.types == Types::All, choice.region.clone())).or_default().push(choice);
+    }
+    let chunks = |((_, region), choices): ((bool, Region), Vec<HomeChoice>)| {
+        let chunks = choices.chunks(HomeStatement::CHOICES_MAX).map(<[HomeChoice]>::to_vec);
+        chunks.map(|choices| (region.clone(), choices)).collect::<Vec<_>>()
+    };
+    by_region.into_iter().flat_map(chunks).collect()
 }
 
 fn event(kind: EventKind, choice: &HomeChoice) -> Event {
