@@ -87,15 +87,15 @@ async fn every_nonce_is_drawn_for_its_block_and_used_once() {
 
     let of_segment = nonces(&seal(&domicile, 200).await);
     let drawn = noted.0.lock().unwrap().clone();
-    // What is drawn at once is sealed at once: none is left over, so that a fork or a crash has none to use again.
-    let mut left: Vec<[u8; 12]> = drawn
-        .iter()
-        .filter(|bytes| bytes.len() % 12 == 0 && of_segment.contains(bytes[..12].try_into().unwrap()))
-        .flat_map(|bytes| bytes.chunks(12).map(|nonce| nonce.try_into().unwrap()).collect::<Vec<_>>())
-        .collect();
-    left.sort_unstable();
-    let mut used = of_segment;
-    used.sort_unstable();
-    assert_eq!(left, used);
+    let draw_of = |nonce: &[u8; 12]| {
+        let has =
+            |bytes: &&Vec<u8>| bytes.len().is_multiple_of(12) && bytes.chunks(12).any(|drawn| drawn == nonce);
+        assert_eq!(drawn.iter().filter(has).count(), 1, "drawn once");
+        drawn.iter().position(|bytes| has(&bytes)).unwrap()
+    };
+    let draws: Vec<_> = of_segment.iter().map(draw_of).collect();
+    // What was drawn is used before anything else is drawn, so that a fork or a crash has nothing to use again.
+    assert!(draws.is_sorted(), "{draws:?}");
+    assert_eq!(of_segment.iter().collect::<HashSet<_>>().len(), of_segment.len());
     assert!(drawn.iter().any(|bytes| bytes.len() == 4 * 12), "four blocks in a pass");
 }

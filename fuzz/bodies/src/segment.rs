@@ -17,7 +17,7 @@ use crate::structures::mend_last;
 ///
 /// The first octet says what the file is: the beginning of a segment that this very place sealed and then
 /// the rest of the octets; that segment with some of its octets changed; or its blocks taken apart, moved and
-/// put together again ([`Forgery`]). Checksums are made right, so that nothing but keys stands in the way.
+/// put together again (`Forgery`). Checksums are made right, so that nothing but keys stands in the way.
 /// Every line that comes back was sealed into that segment, in that order; and what verifies as complete is
 /// that segment. With the highest bit, a second engine looks as well.
 pub fn segment(data: &[u8]) {

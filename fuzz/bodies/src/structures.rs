@@ -14,7 +14,7 @@ use crate::octets::Octets;
 
 /// Decodes one structure; whatever reads writes back to the same octets.
 ///
-/// The first octet selects the structure (its low five bits, [`Structure`]). With its highest bit, checksums
+/// The first octet selects the structure (its low five bits, `Structure`). With its highest bit, checksums
 /// are made right before: no fuzzer guesses them. The rest is the structure.
 pub fn structures(data: &[u8]) {
     let mut input = Octets::new(data);

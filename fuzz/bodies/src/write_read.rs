@@ -21,7 +21,7 @@ use crate::sample::{Block, Parts};
 
 /// Writes a segment as the octets say, and holds it against a model of vectors.
 ///
-/// The first octets choose sizes and limits, the rest is a history of [`Op`]s. A segment that is finished
+/// The first octets choose sizes and limits, the rest is a history of `Op`s. A segment that is finished
 /// verifies, and gives back what went in: everything, and whatever a selection by scope, number or time
 /// asks for, by two engines. One whose writer died gives back at least what was committed. No two of its
 /// blocks share a nonce.

@@ -44,7 +44,7 @@ impl<S: Source> Segment<S> {
     /// reported, and stops no other.
     ///
     /// # Errors
-    /// [`OutputFailed`](Code::OutputFailed) when `output` fails.
+    /// [`OutputFailed`](domicile::Code::OutputFailed) when `output` fails.
     pub fn restore(&self, output: &mut dyn Write) -> Result<Restored> {
         let mut restored = Restored::default();
         self.restore_into(output, &mut restored)?;

@@ -501,6 +501,9 @@ impl<S: Sink> SegmentWriter<S> {
     /// Seals the full blocks, in the order in which they filled. Their nonces are drawn in one call and
     /// never kept.
     fn seal_pass(&mut self) -> Result<()> {
+        if self.full.is_empty() {
+            return Ok(());
+        }
         self.guarded(|writer| {
             let now = writer.domicile.now().micros();
             let nonces = Nonces::draw(&**writer.domicile.randomness(), writer.full.len())?;
