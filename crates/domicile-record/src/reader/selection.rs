@@ -1,5 +1,6 @@
 //! What is asked of a segment.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -10,7 +11,7 @@ use super::lane::Wanted;
 /// Which lanes and records of a segment are asked for; everything, unless said otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    scopes: Option<Vec<Scope>>,
+    scopes: Option<BTreeSet<Scope>>,
     tenant: Option<TenantId>,
     record_type: Option<RecordType>,
     from: Option<Time>,
@@ -28,7 +29,7 @@ impl Selection {
     /// These scopes alone.
     #[must_use]
     pub fn scopes(scopes: &[Scope]) -> Self {
-        Self { scopes: Some(scopes.to_vec()), ..Self::default() }
+        Self { scopes: Some(scopes.iter().cloned().collect()), ..Self::default() }
     }
 
     /// This tenant alone.
@@ -87,8 +88,8 @@ impl Selection {
 
     /// The one scope that is asked for, if it is one.
     pub(crate) fn one_scope(&self) -> Option<Scope> {
-        match (self.scopes.as_deref(), &self.tenant, &self.record_type) {
-            (Some([scope]), None, None) => Some(scope.clone()),
+        match (&self.scopes, &self.tenant, &self.record_type) {
+            (Some(scopes), None, None) if scopes.len() == 1 => scopes.first().cloned(),
             (None, Some(tenant), Some(record_type)) => {
                 Some(Scope { tenant: tenant.clone(), record_type: record_type.clone() })
             }
