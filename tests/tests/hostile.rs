@@ -17,7 +17,7 @@ use domicile_record::format::{
     BlockFlags, BlockHeader, BlockKind, Contents, Descriptor, Footer, LaneKey, LaneNo, LaneOpen,
     SegmentHeader, footer_block,
 };
-use domicile_record::{Restored, Segment, Selection, Stamp, WriterOptions, inspect, verify};
+use domicile_record::{Restored, Segment, Selection, Stamp, WriterOptions, inspect, verify, why};
 use domicile_tests::program::{peak_memory, program, succeed};
 use domicile_tests::{Counting, Home, descriptor, scope};
 
@@ -394,4 +394,83 @@ fn a_footer_of_three_gibibytes_is_not_read() {
     let file = File::options().write(true).open(&path).unwrap();
     file.set_len(footer_at as u64 + large.block_bytes()).unwrap();
     place.look(&path);
+}
+
+#[tokio::test]
+async fn a_block_that_is_called_something_else_is_missed() {
+    use BlockKind::{Data, LaneEnd, Postamble, Preamble, Section, Skippable};
+    let home = Home::of(&["acme"]).await;
+    let mut writer = home.writer(WriterOptions { block_bytes: 40, ..WriterOptions::default() }).await;
+    let lane = writer.open_lane(descriptor("acme", Contents::default()), b"head\n").await.unwrap();
+    for number in 0..300 {
+        writer.append(lane, format!("{number}\n").as_bytes(), Stamp::default()).unwrap();
+    }
+    writer.set_postamble(lane, b"foot\n").unwrap();
+    let bytes = writer.finish().await.unwrap().0;
+    let selections = [
+        Selection::all(),
+        Selection::all().records(0..250).unwrap(),
+        Selection::all().records(100..300).unwrap(),
+    ];
+    let mut expected = Vec::new();
+    for selection in &selections {
+        let (output, reported) = shown(&home, &bytes, selection.clone()).await.unwrap();
+        assert!(!reported && output.starts_with(b"head\n") && output.ends_with(b"foot\n"));
+        expected.push(output);
+    }
+    let id = header_of(&bytes).id;
+    let mut missed = 0;
+    for (at, header) in blocks(&bytes).into_iter().filter(|(_, header)| header.lane == lane) {
+        for kind in [Data, Preamble, Postamble, Section, LaneEnd, Skippable(0x80)] {
+            if !header.flags.is_sealed() || header.kind == kind {
+                continue;
+            }
+            let mut changed = bytes.clone();
+            let renamed = BlockHeader { kind, ..header }.encode(&id);
+            changed[at..][..BlockHeader::BYTES].copy_from_slice(&renamed);
+            for (selection, expected) in selections.iter().zip(&expected) {
+                // An error says so too.
+                if let Ok((output, reported)) = shown(&home, &changed, selection.clone()).await {
+                    assert!(reported || output == *expected, "{:?} called {kind:?}", header.kind);
+                    missed += u32::from(reported);
+                }
+            }
+        }
+    }
+    assert!(missed > 100, "{missed}");
+}
+
+/// What a selection gives, and whether anything was said to be wrong.
+async fn shown(home: &Home, bytes: &[u8], selection: Selection) -> domicile::Result<(Vec<u8>, bool)> {
+    let segment = Segment::open_source(&home.domicile, bytes, Purpose::Support, selection).await?;
+    let mut output = Vec::new();
+    let restored = segment.restore(&mut output)?;
+    let locked = segment.lanes().iter().any(|lane| lane.obstacle().is_some());
+    Ok((output, locked || !segment.state().is_whole() || !restored.failures.is_empty()))
+}
+
+#[tokio::test]
+async fn many_unknown_keys_are_explained_in_a_few_words() {
+    let home = Home::of(&["acme"]).await;
+    let mut writer = home.writer(WriterOptions::default()).await;
+    let lane = writer.open_lane(descriptor("acme", Contents::default()), b"").await.unwrap();
+    writer.append(lane, b"a record", Stamp::default()).unwrap();
+    let bytes = writer.finish().await.unwrap().0;
+    let opening =
+        blocks(&bytes).into_iter().find(|(_, block)| block.kind == BlockKind::LaneOpen && block.lane == lane);
+    let (at, header) = opening.unwrap();
+    let payload = &bytes[at + BlockHeader::BYTES..][..header.payload_bytes()];
+    let open = LaneOpen::decode(payload, lane).unwrap();
+    let mut many = bytes[..at].to_vec();
+    for number in 1..3000_u32 {
+        let mut wrapped = open.wrapped.clone();
+        wrapped.tenant.key.0[..4].copy_from_slice(&number.to_be_bytes());
+        let open = LaneOpen { wrapped, ..open.clone() }.encode().unwrap();
+        let header = BlockHeader { lane: LaneNo(number), ordinal: number.into(), ..header };
+        many.extend(forged(&bytes, header, &open));
+    }
+    let explanation = why(&home.domicile, &many[..]).await.unwrap();
+    let [scope] = &explanation.scopes[..] else { panic!("{explanation:?}") };
+    assert_eq!((scope.lanes, scope.obstacles.len()), (2999, 21));
+    assert_eq!(scope.obstacles[20].what, "and 2979 more keys that cannot be had");
 }

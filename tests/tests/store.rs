@@ -91,6 +91,8 @@ async fn a_home_that_was_rewritten_with_the_triggers_dropped_is_found() {
         ("DELETE FROM home_signed WHERE tenant = 'acme'", Code::HomeForged),
         ("DELETE FROM home_statements", Code::HomeForged),
         ("UPDATE home_signed SET statement = 99 WHERE tenant = 'acme'", Code::HomeForged),
+        // Kept as what it is not.
+        ("UPDATE home_signed SET own = 0 WHERE tenant = 'acme'", Code::HomeForged),
         (
             "DELETE FROM home_signed WHERE tenant = 'acme'; \
              UPDATE homes SET region = 'eu-west-1' WHERE tenant = 'acme'",

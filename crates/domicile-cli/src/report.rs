@@ -125,9 +125,12 @@ impl Report {
         self.print_line(&text)
     }
 
-    /// Prints a line on standard output.
+    /// Prints a line on standard output, if anybody reads it: what is left to find is found all the same.
     pub(crate) fn print_line(&self, line: &str) -> Result<()> {
-        writeln!(self.stdout(), "{line}").map_err(output_failed)
+        match writeln!(self.stdout(), "{line}") {
+            Err(_) if self.unread.get() => Ok(()),
+            printed => printed.map_err(output_failed),
+        }
     }
 
     /// Standard output. Somebody who has read enough ends the program, and that is no failure.

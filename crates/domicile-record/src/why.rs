@@ -1,6 +1,6 @@
 //! Who could open a segment, and what stands in the way here: without a call of a key service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use domicile::store::KeyState;
 use domicile::{Code, Domicile, Error, Result, Scope};
@@ -82,6 +82,9 @@ impl Explanation {
     }
 }
 
+/// Obstacles of one scope that are told apart: a file may name as many keys as it likes.
+const OBSTACLES_MAX: usize = 20;
+
 /// Explains a segment. Homes and key rows are looked up; no key service is called and no key is opened.
 ///
 /// # Errors
@@ -152,8 +155,12 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
                 None
             }
         };
+        let (mut asked, mut more) = (HashSet::new(), 0_u64);
         for open in known.iter().filter(|known| known.kms.is_some()).flat_map(|_| &lanes) {
             let name = open.wrapped.tenant.key;
+            if !asked.insert((name, open.descriptor.period)) {
+                continue;
+            }
             let error = match domicile.keyring().key_state(&place.region, name).await {
                 Ok(Some((slot, _))) if slot.scope != scope || slot.period != open.descriptor.period => {
                     Error::new(Code::KeyUnverified, format!("key {name} belongs to another scope or period"))
@@ -167,9 +174,15 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
                 Err(error) => error,
             };
             let obstacle = Obstacle::from(error);
-            if !obstacles.contains(&obstacle) {
+            if obstacles.len() >= OBSTACLES_MAX {
+                more += 1;
+            } else if !obstacles.contains(&obstacle) {
                 obstacles.push(obstacle);
             }
+        }
+        if more > 0 {
+            let what = format!("and {more} more keys that cannot be had");
+            obstacles.push(Error::new(Code::KeyUnknown, what).into());
         }
         explanation.scopes.push(ScopeExplanation {
             tenant: scope.tenant.to_string(),

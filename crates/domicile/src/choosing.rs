@@ -1,7 +1,8 @@
 //! Choosing homes, and looking them up: the registry's rows, held against what regions signed.
 //!
 //! A row that nobody signed is no home. Whoever can write to the registry can therefore take a home away, which is
-//! noticed, and cannot make or move one.
+//! noticed, and cannot make one. One that it takes away from a type whose tenant chose otherwise for all the rest is moved:
+//! the threat model says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -135,7 +136,10 @@ impl Homes {
         let place = &self.regions.get(&chosen.choice.region)?.place;
         let statement = chosen.statement.as_ref().ok_or_else(|| forged(&chosen.choice))?;
         let key_of = |region: &Region| Some(self.regions.get(region).ok()?.verifying_key);
-        statement.verify(&chosen.choice, place, key_of)
+        let state = statement.verify(&chosen.choice, place, key_of)?;
+        // Kept as what it is not, it would be signed again at every use, and never be the home's own.
+        let kept = if chosen.own { HomeState::Signed } else { HomeState::Pending };
+        if state == kept { Ok(state) } else { Err(forged(&chosen.choice)) }
     }
 
     /// Has homes sign what other regions signed, where their keys are at hand; returns the others.

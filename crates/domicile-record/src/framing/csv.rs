@@ -18,6 +18,8 @@ pub(super) struct Csv {
     /// The octet before the next one, as far as it matters: whether a field begins there. LF at the
     /// beginning of a row.
     previous: u8,
+    /// What is odd about the row so far.
+    oddity: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ enum State {
 
 impl Csv {
     pub(super) fn new(delimiter: Delimiter) -> Self {
-        Self { delimiter: delimiter.octet(), state: State::Plain, previous: b'\n' }
+        Self { delimiter: delimiter.octet(), state: State::Plain, previous: b'\n', oddity: None }
     }
 
     /// Where the current row ends in `fresh`, if it does.
@@ -74,10 +76,20 @@ impl Csv {
                         self.state = State::Quoted;
                     }
                     // What follows is no quote, so that `previous` does not matter for it.
-                    _ => self.state = State::Plain,
+                    [octet, ..] => {
+                        if *octet != self.delimiter && *octet != b'\n' && *octet != b'\r' {
+                            self.oddity = Some(GOES_ON);
+                        }
+                        self.state = State::Plain;
+                    }
                 },
             }
         }
+    }
+
+    /// What was odd about the row that ended, once.
+    pub(super) fn take_oddity(&mut self) -> Option<&'static str> {
+        self.oddity.take()
     }
 
     /// What is odd when the input ends here.
@@ -86,8 +98,14 @@ impl Csv {
     }
 }
 
-/// The last row may hold rows of others.
-pub(super) const NOT_CLOSED: &str = "a quoted field is not closed: its row holds all that follows";
+/// Whether a row that this is said of may hold rows of others.
+pub(super) fn mixes_rows(oddity: &str) -> bool {
+    [NOT_CLOSED, GOES_ON].contains(&oddity)
+}
+
+const GOES_ON: &str = "a quoted field goes on behind its closing quote: its row may hold others";
+
+const NOT_CLOSED: &str = "a quoted field is not closed: its row holds all that follows";
 
 /// Reads the fields of rows, without their quotes.
 pub(super) struct Cells {

@@ -238,9 +238,9 @@ impl<R> Framer<R> {
         self.warnings.first().is_some_and(|warning| warning.what == detect::SEEMS_A_HEADER)
     }
 
-    /// Whether the last row holds whatever followed a quote that nothing closed.
-    pub(crate) fn ends_in_a_quote(&self) -> bool {
-        self.warnings.last().is_some_and(|warning| warning.what == csv::NOT_CLOSED)
+    /// The first row of CSV that may hold others, for its quotes.
+    pub(crate) fn mixed_row(&self) -> Option<&Warning> {
+        self.warnings.iter().find(|warning| csv::mixes_rows(warning.what))
     }
 
     /// How many cases were odd so far, kept or not.

@@ -43,6 +43,7 @@ impl Splitter {
     /// What was odd about the record that ended last.
     pub(super) fn take_oddity(&mut self) -> Option<&'static str> {
         match self {
+            Splitter::Csv(csv) => csv.take_oddity(),
             Splitter::Json(json) => json.take_oddity(),
             _ => None,
         }

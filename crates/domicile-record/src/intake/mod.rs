@@ -263,14 +263,11 @@ impl<O: Outlet> Intake<O> {
                 }
             }
         }
-        if framer.ends_in_a_quote() && matches!(self.options.scoping, Scoping::ByField { .. }) {
-            return Err(Error::new(
-                Code::InputFraming,
-                "a quoted field is not closed: its row holds all that follows",
-            )
-            .at(format!("record {}", source.records))
-            .rule("a record goes to the scope that it names, with nothing of another's")
-            .advise("mend the row, or have it quoted as RFC 4180 says"));
+        if let (Some(row), Scoping::ByField { .. }) = (framer.mixed_row(), &self.options.scoping) {
+            return Err(Error::new(Code::InputFraming, row.what)
+                .at(format!("byte {}", row.at))
+                .rule("a record goes to the scope that it names, with nothing of another's")
+                .advise("mend the row, or have it quoted as RFC 4180 says"));
         }
         self.keep_empty_input(&mut source).await?;
         Ok(InputReport {

@@ -299,11 +299,11 @@ impl LaneCursor {
         body: &mut Vec<u8>,
     ) -> Result<Option<DataBlock>> {
         let (header, encoded) = file.read_block(&lane.place, sequence, body)?;
-        // Whoever wants records reads other blocks elsewhere.
+        // What a block says it is counts once it verifies: data must not be passed over for being called otherwise.
+        lane.open_block(&header, &encoded, body)?;
         if header.kind != BlockKind::Data {
             return Ok(None);
         }
-        lane.open_block(&header, &encoded, body)?;
         let malformed = |source| lane.malformed(sequence, source);
         let block = DataBlock::decode(std::mem::take(body)).map_err(malformed)?;
         self.check(lane, &header, &block).map_err(malformed)?;

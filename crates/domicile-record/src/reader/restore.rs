@@ -30,8 +30,10 @@ impl Restored {
     /// The most failures that are kept; further ones are left out as well.
     pub const FAILURES_MAX: usize = 100;
 
+    /// Keeps a failure, once: a block may be looked at for its records, and for what frames them.
     pub(super) fn fail(&mut self, error: Error) {
-        if self.failures.len() < Self::FAILURES_MAX {
+        let is_same = |known: &Error| (known.code(), known.place()) == (error.code(), error.place());
+        if self.failures.len() < Self::FAILURES_MAX && !self.failures.iter().any(is_same) {
             self.failures.push(error);
         }
     }
@@ -153,11 +155,9 @@ impl<S: Source> Segment<S> {
         let Some(sequence) = frame_sequence(lane, kind) else { return Ok(None) };
         let mut body = Vec::new();
         let (header, encoded) = self.file.read_block(&lane.place, sequence, &mut body)?;
-        if header.kind != kind {
-            return Ok(None);
-        }
+        // That there is none counts once the block that stands there verifies.
         lane.open_block(&header, &encoded, &mut body)?;
-        Ok(Some(body))
+        Ok((header.kind == kind).then_some(body))
     }
 }
 

@@ -235,7 +235,7 @@ impl<S: Sink> SegmentWriter<S> {
             slot.open.buffer.append(now);
             piece = later;
             if piece.is_empty() && !last {
-                return Ok(());
+                return self.count_open(0);
             }
             if !slot.has_room(block_bytes) {
                 // What was copied of the piece cannot be taken back.

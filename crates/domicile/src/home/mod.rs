@@ -89,6 +89,8 @@ pub struct ChosenHome {
     /// What was signed about it: by the home if it has, otherwise by the region where it was made. A row without
     /// is none of ours.
     pub statement: Option<SignedStatement>,
+    /// Whether the registry keeps that statement as the home's own.
+    pub own: bool,
 }
 
 /// Who signed a home.

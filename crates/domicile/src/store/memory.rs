@@ -24,7 +24,7 @@ struct Contents {
     keys: HashMap<KeyIdentity, KeyRow>,
     writers: u32,
     chains: Vec<(ChainBeginning, Vec<SealedEvent>)>,
-    homes: BTreeMap<(TenantId, Types), HomeRow>,
+    homes: BTreeMap<(TenantId, Types), ChosenHome>,
 }
 
 impl MemoryStore {
@@ -39,32 +39,21 @@ impl MemoryStore {
     }
 }
 
-/// A choice, with the statement that is the home's own or not.
-#[derive(Debug, Clone)]
-struct HomeRow {
-    home: ChosenHome,
-    own: bool,
-}
-
-impl HomeRow {
-    fn keep(&mut self, list: &SignedChoices) {
-        if list.own && !self.own {
-            (self.home.statement, self.own) = (Some(list.statement.clone()), true);
-        }
-    }
-}
-
 impl Contents {
     /// What stands in the place of a choice.
     fn home(&self, choice: &HomeChoice) -> Option<&ChosenHome> {
         let of = |types: Types| self.homes.get(&(choice.tenant.clone(), types));
-        of(choice.types.clone()).or_else(|| of(Types::All)).map(|row| &row.home)
+        of(choice.types.clone()).or_else(|| of(Types::All))
     }
 
     fn add(&mut self, choice: &HomeChoice, now: Time, list: &SignedChoices) {
-        let home =
-            ChosenHome { choice: choice.clone(), chosen: now, statement: Some(list.statement.clone()) };
-        self.homes.insert((choice.tenant.clone(), choice.types.clone()), HomeRow { home, own: list.own });
+        let home = ChosenHome {
+            choice: choice.clone(),
+            chosen: now,
+            statement: Some(list.statement.clone()),
+            own: list.own,
+        };
+        self.homes.insert((choice.tenant.clone(), choice.types.clone()), home);
     }
 }
 
@@ -155,8 +144,9 @@ impl HomeRegistry for MemoryStore {
     async fn add_statement(&self, list: &SignedChoices) -> Result<()> {
         let mut contents = self.contents();
         for choice in &list.choices {
-            if let Some(row) = contents.homes.get_mut(&(choice.tenant.clone(), choice.types.clone())) {
-                row.keep(list);
+            let home = contents.homes.get_mut(&(choice.tenant.clone(), choice.types.clone()));
+            if let Some(home) = home.filter(|home| list.own && !home.own) {
+                (home.statement, home.own) = (Some(list.statement.clone()), true);
             }
         }
         Ok(())
@@ -164,7 +154,7 @@ impl HomeRegistry for MemoryStore {
 
     async fn homes(&self, tenant: Option<&TenantId>) -> Result<Vec<ChosenHome>> {
         let contents = self.contents();
-        let homes = contents.homes.values().map(|row| &row.home);
+        let homes = contents.homes.values();
         let mut homes: Vec<_> =
             homes.filter(|home| tenant.is_none_or(|tenant| home.choice.tenant == *tenant)).cloned().collect();
         homes.sort_by_key(|home| (home.choice.tenant.clone(), home.choice.types.to_string()));

@@ -191,6 +191,7 @@ impl SqliteStore {
                 region: self.column::<&str>(row, "region")?.parse()?,
             },
             chosen: Time::from_micros(self.column(row, "chosen")?)?,
+            own: self.column::<Option<bool>>(row, "own")?.unwrap_or_default(),
             statement: body.zip(signature).map(|(body, signature)| SignedStatement { body, signature }),
         })
     }
@@ -367,7 +368,7 @@ impl KeyStore for SqliteStore {
 }
 
 /// Choices with the statement of the home itself if there is one, otherwise with the other.
-const HOMES: &str = "SELECT homes.*, body, signature FROM homes
+const HOMES: &str = "SELECT homes.*, own, body, signature FROM homes
      LEFT JOIN home_signed ON home_signed.tenant = homes.tenant AND home_signed.record_type = homes.record_type
          AND own = (SELECT max(own) FROM home_signed AS best
                     WHERE best.tenant = homes.tenant AND best.record_type = homes.record_type)
