@@ -318,7 +318,12 @@ class Place:
         fields.signed(8)
         count = fields.number(4)
         need(count <= 256, f"{what}: more than 256 choices")
-        choices = [(fields.text(), fields.text()) for _ in range(count)]
+        choices = {}
+        for _ in range(count):
+            scope = (fields.text(), fields.text())
+            left_out = [fields.text() for _ in range(fields.number(1))]
+            need(left_out == sorted(set(left_out)) and (scope[1] == "all" or not left_out), f"{what}: types that are left out")
+            choices[scope] = left_out
         fields.end()
         # KEY-17
         region = self.region(named, what)
@@ -332,7 +337,8 @@ class Place:
         need(scope, f"{tenant} {record_type} has no home")
         need(self.homes[scope] == region.name, f"{tenant} {record_type} is at home in {self.homes[scope]}, not in {region.name}")
         need(self.home_signed.get((*scope, 1)) in self.statements, f"the home of {tenant} {record_type} has not signed")
-        self.check_signed(*scope, 1, region)
+        left_out = self.check_signed(*scope, 1, region)
+        need(scope[1] == record_type or record_type not in left_out, f"the home of {tenant} {record_type} was taken away")
 
     def check_signed(self, tenant, record_type, own, region):
         # KEY-17
@@ -340,6 +346,7 @@ class Place:
         named, signer, choices = self.parse_statement(self.home_signed[tenant, record_type, own])
         need(named == region.name and (tenant, record_type) in choices, f"{what} does not name it in {region.name}")
         need(own == (signer == region.name), f"{what} was signed by {signer}")
+        return choices[tenant, record_type]
 
     def check_store(self):
         for number in self.statements:

@@ -15,7 +15,7 @@ use domicile::context::EncryptionContext;
 use domicile::home::{HomeChoice, HomeState};
 use domicile::kms::{Kms, KmsDescription, LocalKms};
 use domicile::secret::Secret;
-use domicile::store::{KeyStore, MemoryStore};
+use domicile::store::{HomeRegistry, KeyStore, MemoryStore, SignedChoices};
 use domicile::{
     Action, ChoiceReport, Code, Domicile, KnownRegion, Place, Purpose, RecordType, Region, Result, Scope,
 };
@@ -344,7 +344,7 @@ async fn what_a_file_names_does_not_flood_the_audit_chain() {
         events.iter().map(|event| event.body.as_str()).filter(|body| body.contains("home/none")).collect();
     assert_eq!(refusals.len(), 101);
     assert!(refusals[100].contains("150 scopes that are not named"), "{}", refusals[100]);
-    assert!(refusals.iter().all(|body| !body.contains("4930")));
+    assert!(refusals.iter().all(|body| !body.contains(r#""tenant":"4930"#)));
 
     // One that was asked for by name is refused and recorded by name, and so is a scope of another place.
     let error = Segment::open_source(&stranger, &bytes[..], Purpose::Support, &[scope("tenant-1")])
@@ -389,4 +389,65 @@ async fn a_long_list_of_pending_homes_is_signed_with_few_signatures() {
     assert_eq!(world.calls("us-east-1") - before, 3, "256 homes a signature");
     let states = at_home.homes(None).await.unwrap();
     assert!(states.iter().all(|(_, state)| *state.as_ref().unwrap() == HomeState::Signed));
+}
+
+#[tokio::test]
+async fn a_home_that_is_taken_away_does_not_become_the_home_of_all_the_rest() {
+    let world = World::new();
+    let host = world.honest_host("eu-central-1").await;
+    let choice = |types: &str, name: &str| HomeChoice {
+        tenant: "acme".parse().unwrap(),
+        types: types.parse().unwrap(),
+        region: region(name),
+    };
+    // One before, one in the same list, one in the same region, and one that is pending.
+    let without_us = |region: &Region| (region.as_str() != "us-east-1").then(|| region.clone());
+    let asking = world.host("eu-central-1", without_us).await;
+    asking.choose_homes(&[choice("voice", "eu-central-1")]).await.unwrap();
+    let list = [choice("fax", "eu-west-1"), choice("messaging", "us-east-1"), choice("all", "us-east-1")];
+    asking.choose_homes(&list).await.unwrap();
+    // The home's own statement, made later, leaves out the same.
+    assert_eq!(world.honest_host("us-east-1").await.choose_homes(&list).await.unwrap().pending, []);
+
+    let of = |record_type: &str| Scope::new("acme", record_type.parse().unwrap()).unwrap();
+    let verify = async |host: &Domicile, record_type: &str| {
+        host.home(&of(record_type))
+            .await
+            .map(|home| home.place().region.to_string())
+            .map_err(|error| error.code())
+    };
+    assert_eq!(verify(&host, "voice").await.unwrap(), "eu-central-1");
+    assert_eq!(verify(&host, "wireless").await.unwrap(), "us-east-1");
+
+    // A registry in which the rows of single types were removed.
+    let robbed = Arc::new(MemoryStore::new());
+    for home in host.homes(None).await.unwrap().into_iter().map(|(home, _)| home) {
+        if home.choice.types.as_str() == "all" {
+            let list = SignedChoices {
+                choices: vec![home.choice],
+                statement: home.statement.unwrap(),
+                own: home.own,
+            };
+            robbed.choose(&[list], home.chosen).await.unwrap();
+        }
+    }
+    let mut builder = Domicile::builder(region("us-east-1"), robbed);
+    for known in host.regions() {
+        builder = builder.region(known.clone());
+    }
+    let host = builder.build().unwrap();
+    for (record_type, expected) in [
+        ("voice", Err(Code::HomeForged)),
+        ("fax", Err(Code::HomeForged)),
+        // What was at home in the same region has lost nothing.
+        ("messaging", Ok("us-east-1".to_owned())),
+        ("wireless", Ok("us-east-1".to_owned())),
+    ] {
+        assert_eq!(verify(&host, record_type).await, expected, "{record_type}");
+    }
+    assert_eq!(host.permit(&of("voice"), Action::Seal).await.unwrap_err().code(), Code::HomeForged);
+    let again = host.choose_homes(&[choice("voice", "us-east-1")]).await.unwrap_err();
+    assert_eq!(again.code(), Code::HomeForged);
+    let homes = host.homes(None).await.unwrap();
+    assert_eq!(homes[0].1.as_ref().unwrap_err().code(), Code::HomeForged);
 }

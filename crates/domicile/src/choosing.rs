@@ -1,18 +1,19 @@
 //! Choosing homes, and looking them up: the registry's rows, held against what regions signed.
 //!
 //! A row that nobody signed is no home. Whoever can write to the registry can therefore take a home away, which is
-//! noticed, and cannot make one. One that it takes away from a type whose tenant chose otherwise for all the rest is moved:
-//! the threat model says so.
+//! noticed, and cannot make or move one: a choice for all types names those that it does not speak for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::audit::{AuditChain, Event, EventKind};
 use crate::error::{Code, Error, Result};
-use crate::home::{ChosenHome, Home, HomeChoice, HomeState, HomeStatement, SignedStatement, Types, forged};
+use crate::home::{
+    ChosenHome, Home, HomeChoice, HomeState, HomeStatement, SignedStatement, StatedChoice, Types, forged,
+};
 use crate::known_regions::KnownRegions;
 use crate::region::Region;
-use crate::scope::{Scope, TenantId};
+use crate::scope::{RecordType, Scope, TenantId};
 use crate::store::{Chosen, HomeRegistry, SignedChoices};
 use crate::time::Clock;
 
@@ -50,9 +51,10 @@ impl Homes {
         }
         let standing = self.registry.standing(choices).await?;
         let (mut fresh, mut contradicted, mut pending) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let mut list = List::default();
+        let (mut list, mut except) = (List::default(), Exceptions::new());
         for (choice, standing) in choices.iter().zip(standing) {
             let state = standing.as_ref().map(|chosen| self.verify(chosen)).transpose()?;
+            standing.as_ref().map_or(Ok(()), |chosen| speaks_for(chosen, &choice.types))?;
             let region = match &standing {
                 Some(chosen) => Some(&chosen.choice.region),
                 None => list.region(choice),
@@ -62,6 +64,7 @@ impl Homes {
                     contradicted.push((choice.clone(), region.clone()));
                 }
                 Some(_) if state == Some(HomeState::Pending) => {
+                    except.extend(standing.as_ref().and_then(exceptions));
                     pending.extend(standing.map(|chosen| chosen.choice));
                 }
                 Some(_) => {}
@@ -75,7 +78,8 @@ impl Homes {
             return Err(self.refuse(&contradicted).await?);
         }
 
-        let signed = self.sign_all(&fresh).await?;
+        except.extend(self.elsewhere(&fresh).await?);
+        let signed = self.sign_all(&fresh, &except).await?;
         self.record(EventKind::Choose, &fresh).await?;
         if let Chosen::Contradicted(contradicted) = self.registry.choose(&signed, self.clock.now()).await? {
             // Another process was faster.
@@ -83,7 +87,7 @@ impl Homes {
         }
         let asked = signed.into_iter().filter(|signed| !signed.own).flat_map(|signed| signed.choices);
         let mut report = ChoiceReport { pending: asked.collect(), made: fresh };
-        report.pending.extend(self.sign_pending(pending).await?);
+        report.pending.extend(self.sign_pending(pending, &except).await?);
         Ok(report)
     }
 
@@ -105,6 +109,7 @@ impl Homes {
                 )));
         };
         let state = self.verify(&chosen)?;
+        speaks_for(&chosen, &choice.types)?;
         let place = self.regions.get(&chosen.choice.region)?.place.clone();
         Ok((Home { scope: scope.clone(), place, state }, chosen))
     }
@@ -114,7 +119,8 @@ impl Homes {
         if home.state == HomeState::Signed {
             return Ok(home);
         }
-        let unsigned = self.sign_pending([chosen.choice.clone()]).await?;
+        let except = exceptions(chosen).into_iter().collect();
+        let unsigned = self.sign_pending([chosen.choice.clone()], &except).await?;
         let state = if unsigned.is_empty() { HomeState::Signed } else { HomeState::Pending };
         Ok(Home { state, ..home })
     }
@@ -125,8 +131,17 @@ impl Homes {
         tenant: Option<&TenantId>,
     ) -> Result<Vec<(ChosenHome, Result<HomeState>)>> {
         let homes = self.registry.homes(tenant).await?;
+        let own: HashSet<_> =
+            homes.iter().map(|home| (home.choice.tenant.clone(), home.choice.types.clone())).collect();
         let verified = |chosen: ChosenHome| {
-            let state = self.verify(&chosen);
+            let missing = exceptions(&chosen).and_then(|(tenant, left_out)| {
+                let mut types = left_out.into_iter().map(Types::One);
+                types.find(|types| !own.contains(&(tenant.clone(), types.clone())))
+            });
+            let state = self.verify(&chosen).and_then(|state| match &missing {
+                Some(types) => speaks_for(&chosen, types).map(|()| state),
+                None => Ok(state),
+            });
             (chosen, state)
         };
         Ok(homes.into_iter().map(verified).collect())
@@ -143,10 +158,14 @@ impl Homes {
     }
 
     /// Has homes sign what other regions signed, where their keys are at hand; returns the others.
-    async fn sign_pending(&self, choices: impl IntoIterator<Item = HomeChoice>) -> Result<Vec<HomeChoice>> {
+    async fn sign_pending(
+        &self,
+        choices: impl IntoIterator<Item = HomeChoice>,
+        except: &Exceptions,
+    ) -> Result<Vec<HomeChoice>> {
         let mut unsigned = Vec::new();
         for (region, choices) in lists(choices) {
-            match self.sign_as(&region, &region, &choices).await? {
+            match self.sign_as(&region, &region, &choices, except).await? {
                 Some(statement) => {
                     self.record(EventKind::SignHome, &choices).await?;
                     self.registry.add_statement(&SignedChoices { choices, statement, own: true }).await?;
@@ -158,12 +177,12 @@ impl Homes {
     }
 
     /// Signs new choices: by their homes where it can be, otherwise by the region of this host.
-    async fn sign_all(&self, choices: &[HomeChoice]) -> Result<Vec<SignedChoices>> {
+    async fn sign_all(&self, choices: &[HomeChoice], except: &Exceptions) -> Result<Vec<SignedChoices>> {
         let mut signed = Vec::new();
         for (region, choices) in lists(choices.iter().cloned()) {
-            if let Some(statement) = self.sign_as(&region, &region, &choices).await? {
+            if let Some(statement) = self.sign_as(&region, &region, &choices, except).await? {
                 signed.push(SignedChoices { choices, statement, own: true });
-            } else if let Some(statement) = self.sign_as(&self.here, &region, &choices).await? {
+            } else if let Some(statement) = self.sign_as(&self.here, &region, &choices, except).await? {
                 signed.push(SignedChoices { choices, statement, own: false });
             } else {
                 let what = format!("the signing key of {} is not at hand", self.here);
@@ -180,6 +199,7 @@ impl Homes {
         by: &Region,
         home: &Region,
         choices: &[HomeChoice],
+        except: &Exceptions,
     ) -> Result<Option<SignedStatement>> {
         let Some(kms) = &self.regions.get(by)?.kms else { return Ok(None) };
         let place = &self.regions.get(home)?.place;
@@ -187,7 +207,7 @@ impl Homes {
             place: place.clone(),
             by: by.clone(),
             signed: self.clock.now(),
-            choices: choices.iter().map(|choice| (choice.tenant.clone(), choice.types.clone())).collect(),
+            choices: choices.iter().map(|choice| stated(choice, except)).collect(),
         };
         let body = statement.encode().map_err(|source| {
             Error::new(Code::NameInvalid, "these homes cannot be signed").because(source)
@@ -205,6 +225,23 @@ impl Homes {
         Ok(Some(signed))
     }
 
+    /// Of new choices for all types, the types that their tenants have chosen other homes for: in the registry, and
+    /// before in the same list.
+    async fn elsewhere(&self, fresh: &[HomeChoice]) -> Result<Exceptions> {
+        let mut elsewhere = Exceptions::new();
+        for all in fresh.iter().filter(|choice| choice.types == Types::All) {
+            let homes = self.registry.homes(Some(&all.tenant)).await?;
+            let standing = homes.iter().map(|chosen| &chosen.choice);
+            let types = standing.chain(fresh.iter().filter(|choice| choice.tenant == all.tenant));
+            let left_out = types.filter(|choice| choice.region != all.region).filter_map(|choice| {
+                let Types::One(record_type) = &choice.types else { return None };
+                Some(record_type.clone())
+            });
+            elsewhere.insert(all.tenant.clone(), left_out.collect());
+        }
+        Ok(elsewhere)
+    }
+
     async fn record(&self, kind: EventKind, choices: &[HomeChoice]) -> Result<()> {
         if choices.is_empty() {
             return Ok(());
@@ -220,6 +257,35 @@ impl Homes {
         let events: Vec<_> = contradicted.iter().map(refused).collect();
         self.audit.record(&events).await?;
         Ok(contradiction(contradicted))
+    }
+}
+
+/// The types that the choices for all of tenants leave out.
+type Exceptions = BTreeMap<TenantId, BTreeSet<RecordType>>;
+
+/// What a standing choice for all leaves out, as it was signed.
+fn exceptions(chosen: &ChosenHome) -> Option<(TenantId, BTreeSet<RecordType>)> {
+    let statement = chosen.statement.as_ref().filter(|_| chosen.choice.types == Types::All)?;
+    Some((chosen.choice.tenant.clone(), statement.exceptions(&chosen.choice).into_iter().collect()))
+}
+
+/// Whether a choice that was verified speaks for these types: where it leaves them out, they had a home of their
+/// own, whose row is gone.
+fn speaks_for(chosen: &ChosenHome, types: &Types) -> Result<()> {
+    match types {
+        Types::One(one) if exceptions(chosen).is_some_and(|(_, left_out)| left_out.contains(one)) => {
+            Err(forged(&HomeChoice { types: types.clone(), ..chosen.choice.clone() }))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn stated(choice: &HomeChoice, except: &Exceptions) -> StatedChoice {
+    let except = except.get(&choice.tenant).filter(|_| choice.types == Types::All);
+    StatedChoice {
+        tenant: choice.tenant.clone(),
+        types: choice.types.clone(),
+        except: except.into_iter().flatten().cloned().collect(),
     }
 }
 

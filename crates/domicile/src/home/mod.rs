@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub(crate) use statement::forged;
-pub use statement::{HomeStatement, SignedStatement};
+pub use statement::{HomeStatement, SignedStatement, StatedChoice};
 
 use crate::error::{Code, Error, Result};
 use crate::region::{Place, Region};

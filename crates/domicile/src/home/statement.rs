@@ -5,7 +5,7 @@ use crate::engine::Unverified;
 use crate::error::{Code, Error, Result};
 use crate::kms::VerifyingKey;
 use crate::region::{Jurisdiction, Place, Region};
-use crate::scope::TenantId;
+use crate::scope::{RecordType, TenantId};
 use crate::time::Time;
 use crate::wire::{Decoder, Encoder, Malformed};
 
@@ -29,12 +29,27 @@ pub struct HomeStatement {
     /// When the statement was signed.
     pub signed: Time,
     /// Who chose it, and for which types.
-    pub choices: Vec<(TenantId, Types)>,
+    pub choices: Vec<StatedChoice>,
+}
+
+/// One choice, as it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatedChoice {
+    /// Who chose.
+    pub tenant: TenantId,
+    /// For which types.
+    pub types: Types,
+    /// Of a choice for all types, those that had another home before, in rising order: it does not speak for them,
+    /// even if somebody takes their own rows away. At most [`EXCEPTIONS_MAX`](HomeStatement::EXCEPTIONS_MAX).
+    pub except: Vec<RecordType>,
 }
 
 impl HomeStatement {
     /// How many choices one signature covers at most: few enough that checking one home stays cheap.
     pub const CHOICES_MAX: usize = 256;
+
+    /// How many types a choice for all may leave out.
+    pub const EXCEPTIONS_MAX: usize = 255;
 
     const LABEL: &'static [u8] = b"domicile/v1/home";
 
@@ -53,9 +68,15 @@ impl HomeStatement {
             .short(self.by.as_str().as_bytes(), "signing region")?
             .i64(self.signed.micros())
             .count(self.choices.len(), "choices")?;
-        for (tenant, types) in &self.choices {
+        for StatedChoice { tenant, types, except } in &self.choices {
+            let exceptions = u8::try_from(except.len())
+                .map_err(|_| Malformed { what: "more types with homes of their own than may be", at: 0 })?;
             out.short(tenant.as_str().as_bytes(), "tenant")?
-                .short(types.as_str().as_bytes(), "record type")?;
+                .short(types.as_str().as_bytes(), "record type")?
+                .u8(exceptions);
+            for record_type in except {
+                out.short(record_type.as_str().as_bytes(), "record type that is left out")?;
+            }
         }
         Ok(out.finish())
     }
@@ -83,10 +104,26 @@ impl HomeStatement {
         for _ in 0..count {
             let tenant = input.text("tenant")?.parse().map_err(|_| bad("tenant"))?;
             let types = input.text("record type")?.parse().map_err(|_| bad("record type"))?;
-            choices.push((tenant, types));
+            let mut except = Vec::new();
+            for _ in 0..input.u8("types that are left out")? {
+                let left_out = input.text("record type that is left out")?;
+                except.push(left_out.parse().map_err(|_| bad("record type that is left out"))?);
+            }
+            let rises = except.is_sorted_by(|left: &RecordType, right| left < right);
+            if !rises || types != Types::All && !except.is_empty() {
+                return Err(bad("types that are left out"));
+            }
+            choices.push(StatedChoice { tenant, types, except });
         }
         input.end("end of the statement")?;
         Ok(Self { place: Place { region, jurisdiction }, by, signed, choices })
+    }
+}
+
+impl HomeStatement {
+    /// What is stated of this very tenant and these types.
+    fn names(&self, choice: &HomeChoice) -> Option<&StatedChoice> {
+        self.choices.iter().find(|named| named.tenant == choice.tenant && named.types == choice.types)
     }
 }
 
@@ -105,14 +142,18 @@ impl SignedStatement {
         let statement = HomeStatement::decode(&self.body).map_err(|_| forged(choice))?;
         let key = key_of(&statement.by).ok_or_else(|| forged(choice))?;
         key.verify(&self.body, &self.signature).map_err(|Unverified| forged(choice))?;
-        let named = statement
-            .choices
-            .iter()
-            .any(|(tenant, types)| *tenant == choice.tenant && *types == choice.types);
-        if statement.place != *place || choice.region != place.region || !named {
+        if statement.place != *place || choice.region != place.region || statement.names(choice).is_none() {
             return Err(forged(choice));
         }
         Ok(if statement.by == place.region { HomeState::Signed } else { HomeState::Pending })
+    }
+
+    /// The types that a choice leaves out, of a statement that was verified.
+    pub(crate) fn exceptions(&self, choice: &HomeChoice) -> Vec<RecordType> {
+        let statement = HomeStatement::decode(&self.body).ok();
+        statement
+            .and_then(|statement| statement.names(choice).map(|named| named.except.clone()))
+            .unwrap_or_default()
     }
 }
 
@@ -125,8 +166,26 @@ pub(crate) fn forged(choice: &HomeChoice) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scope::RecordType;
     use ed25519_dalek::{Signer, SigningKey};
+
+    fn stated(types: Types, except: Vec<RecordType>) -> StatedChoice {
+        StatedChoice { tenant: "acme".parse().unwrap(), types, except }
+    }
+
+    #[test]
+    fn only_a_choice_for_all_leaves_types_out_each_once_and_in_order() {
+        for (types, except) in [
+            (Types::One(RecordType::VOICE), vec![RecordType::FAX]),
+            (Types::All, vec![RecordType::VOICE, RecordType::FAX]),
+            (Types::All, vec![RecordType::FAX, RecordType::FAX]),
+        ] {
+            let body =
+                HomeStatement { choices: vec![stated(types, except)], ..statement() }.encode().unwrap();
+            HomeStatement::decode(&body).unwrap_err();
+        }
+        let many = (0..256).map(|number| format!("type-{number:03}").parse().unwrap()).collect();
+        HomeStatement { choices: vec![stated(Types::All, many)], ..statement() }.encode().unwrap_err();
+    }
 
     fn statement() -> HomeStatement {
         HomeStatement {
@@ -134,8 +193,8 @@ mod tests {
             by: "eu-central-1".parse().unwrap(),
             signed: "2026-11-24T08:00:00Z".parse().unwrap(),
             choices: vec![
-                ("acme".parse().unwrap(), Types::One(RecordType::VOICE)),
-                ("acme".parse().unwrap(), Types::All),
+                stated(Types::One(RecordType::VOICE), vec![]),
+                stated(Types::All, vec![RecordType::FAX, RecordType::VOICE]),
             ],
         }
     }

@@ -1,7 +1,7 @@
 //! Structures as the formats' own encoders write them, and a few that are cut or changed.
 
 use domicile::engine::Suite;
-use domicile::home::{HomeStatement, Types};
+use domicile::home::{HomeStatement, StatedChoice, Types};
 use domicile::keyring::{LeafRef, WrapKind, WrappedKey};
 use domicile::store::KeyName;
 use domicile::{LeafNumber, RecordType, Scope, Time};
@@ -219,7 +219,10 @@ fn statement() -> HomeStatement {
         place: any_header().place,
         by: "us-east-1".parse().unwrap(),
         signed: Time::EPOCH,
-        choices: vec![(tenant("acme"), Types::All), (tenant("globex"), Types::One(RecordType::FAX))],
+        choices: vec![
+            StatedChoice { tenant: tenant("acme"), types: Types::All, except: vec![RecordType::VOICE] },
+            StatedChoice { tenant: tenant("globex"), types: Types::One(RecordType::FAX), except: Vec::new() },
+        ],
     }
 }
 
