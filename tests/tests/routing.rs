@@ -30,8 +30,9 @@ const REGIONS: [(&str, &str); 6] = [
     ("ap-southeast-2", "AU"),
 ];
 
-/// Sealing many lanes takes as much memory as their open blocks may, and what is known of each scope and lane.
-const MEMORY_BYTES_MAX: u64 = 200 << 20;
+/// Sealing takes as much memory as the open blocks of each region's segment may, 32 MiB, and what is known of each scope
+/// and lane.
+const MEMORY_BYTES_MAX: u64 = (6 * 32 + 64) << 20;
 
 /// A place with six regions; `law_of` says in which jurisdiction each lies.
 struct Place {
