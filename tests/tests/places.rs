@@ -107,6 +107,11 @@ impl World {
     }
 }
 
+/// A choice of acme's.
+fn choice(types: &str, name: &str) -> HomeChoice {
+    HomeChoice { tenant: "acme".parse().unwrap(), types: types.parse().unwrap(), region: region(name) }
+}
+
 async fn sealed(host: &Domicile, home: &str, tenant: &str) -> Result<Vec<u8>> {
     let mut writer = SegmentWriter::create(host, &region(home), Vec::new(), WriterOptions::default()).await?;
     let lane = writer.open_lane(descriptor(tenant, Contents::default()), b"").await?;
@@ -288,11 +293,6 @@ async fn a_pending_home_has_no_keys_in_its_own_jurisdiction_either() {
 async fn a_list_of_homes_holds_together_in_its_own_order() {
     let world = World::new();
     let host = world.honest_host("eu-central-1").await;
-    let choice = |types: &str, name: &str| HomeChoice {
-        tenant: "acme".parse().unwrap(),
-        types: types.parse().unwrap(),
-        region: region(name),
-    };
     let error =
         host.choose_homes(&[choice("all", "eu-central-1"), choice("fax", "us-east-1")]).await.unwrap_err();
     assert_eq!(error.code(), Code::HomeChosen);
@@ -395,11 +395,6 @@ async fn a_long_list_of_pending_homes_is_signed_with_few_signatures() {
 async fn a_home_that_is_taken_away_does_not_become_the_home_of_all_the_rest() {
     let world = World::new();
     let host = world.honest_host("eu-central-1").await;
-    let choice = |types: &str, name: &str| HomeChoice {
-        tenant: "acme".parse().unwrap(),
-        types: types.parse().unwrap(),
-        region: region(name),
-    };
     // One before, one in the same list, one in the same region, and one that is pending.
     let without_us = |region: &Region| (region.as_str() != "us-east-1").then(|| region.clone());
     let asking = world.host("eu-central-1", without_us).await;

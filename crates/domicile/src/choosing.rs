@@ -53,8 +53,7 @@ impl Homes {
         let (mut fresh, mut contradicted, mut pending) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (mut list, mut except) = (List::default(), Exceptions::new());
         for (choice, standing) in choices.iter().zip(standing) {
-            let state = standing.as_ref().map(|chosen| self.verify(chosen)).transpose()?;
-            standing.as_ref().map_or(Ok(()), |chosen| speaks_for(chosen, &choice.types))?;
+            let state = standing.as_ref().map(|chosen| self.verify_for(chosen, &choice.types)).transpose()?;
             let region = match &standing {
                 Some(chosen) => Some(&chosen.choice.region),
                 None => list.region(choice),
@@ -108,8 +107,7 @@ impl Homes {
                     scope.tenant, scope.record_type
                 )));
         };
-        let state = self.verify(&chosen)?;
-        speaks_for(&chosen, &choice.types)?;
+        let state = self.verify_for(&chosen, &choice.types)?;
         let place = self.regions.get(&chosen.choice.region)?.place.clone();
         Ok((Home { scope: scope.clone(), place, state }, chosen))
     }
@@ -138,13 +136,22 @@ impl Homes {
                 let mut types = left_out.into_iter().map(Types::One);
                 types.find(|types| !own.contains(&(tenant.clone(), types.clone())))
             });
-            let state = self.verify(&chosen).and_then(|state| match &missing {
-                Some(types) => speaks_for(&chosen, types).map(|()| state),
-                None => Ok(state),
-            });
+            let state = self.verify_for(&chosen, missing.as_ref().unwrap_or(&chosen.choice.types));
             (chosen, state)
         };
         Ok(homes.into_iter().map(verified).collect())
+    }
+
+    /// Verifies a standing choice, and that it speaks for these types: where it leaves them out, they had a home of
+    /// their own, whose row is gone.
+    fn verify_for(&self, chosen: &ChosenHome, types: &Types) -> Result<HomeState> {
+        let state = self.verify(chosen)?;
+        match types {
+            Types::One(one) if exceptions(chosen).is_some_and(|(_, left_out)| left_out.contains(one)) => {
+                Err(forged(&HomeChoice { types: types.clone(), ..chosen.choice.clone() }))
+            }
+            _ => Ok(state),
+        }
     }
 
     fn verify(&self, chosen: &ChosenHome) -> Result<HomeState> {
@@ -267,17 +274,6 @@ type Exceptions = BTreeMap<TenantId, BTreeSet<RecordType>>;
 fn exceptions(chosen: &ChosenHome) -> Option<(TenantId, BTreeSet<RecordType>)> {
     let statement = chosen.statement.as_ref().filter(|_| chosen.choice.types == Types::All)?;
     Some((chosen.choice.tenant.clone(), statement.exceptions(&chosen.choice).into_iter().collect()))
-}
-
-/// Whether a choice that was verified speaks for these types: where it leaves them out, they had a home of their
-/// own, whose row is gone.
-fn speaks_for(chosen: &ChosenHome, types: &Types) -> Result<()> {
-    match types {
-        Types::One(one) if exceptions(chosen).is_some_and(|(_, left_out)| left_out.contains(one)) => {
-            Err(forged(&HomeChoice { types: types.clone(), ..chosen.choice.clone() }))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn stated(choice: &HomeChoice, except: &Exceptions) -> StatedChoice {
