@@ -73,10 +73,14 @@ fn commitment(row: &KeyRow, state: &[u8]) -> [u8; 32] {
 async fn erase(home: &Home, leaf: LeafRef) {
     let path = home.directory.path().join("domicile.db");
     let store = SqliteStore::open(&path).await.unwrap();
-    let mut row = store.named(leaf.key).await.unwrap().unwrap();
+    let mut row = store.named(leaf.key).await.unwrap().unwrap().row;
     let slot = KeySlot::branch(&row.identity.slot.region, row.identity.slot.period.month());
-    let branch =
-        store.find(&KeyIdentity { slot: slot.clone(), version: row.parent_version }).await.unwrap().unwrap();
+    let branch = store
+        .find(&KeyIdentity { slot: slot.clone(), version: row.parent_version })
+        .await
+        .unwrap()
+        .unwrap()
+        .row;
     let context = EncryptionContext {
         region: slot.region.clone(),
         owner: slot.scope.tenant.clone(),

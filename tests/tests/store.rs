@@ -10,9 +10,9 @@
 
 use std::path::PathBuf;
 
-use domicile::audit::{ChainBeginning, ChainId, Event, EventKind, SealedEvent};
+use domicile::audit::{Event, EventKind};
 use domicile::kms::{Kms, LocalKms};
-use domicile::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, MemoryStore, SqliteStore};
+use domicile::store::{Fault, FaultyStore, KeyStore, MemoryStore, SqliteStore};
 use domicile::{Code, Domicile, Error, KnownRegion, Purpose, Result};
 use domicile_record::format::Contents;
 use domicile_record::{Segment, Stamp, WriterOptions};
@@ -248,58 +248,12 @@ async fn all_chains_verify(domicile: &Domicile, store: &dyn KeyStore) -> usize {
     chains.len()
 }
 
-/// A store in memory that writes events and does not answer, once it was told so.
-#[derive(Debug, Default)]
-struct Silent {
-    store: MemoryStore,
-    silent: std::sync::atomic::AtomicBool,
-}
-
-#[async_trait::async_trait]
-impl KeyStore for Silent {
-    async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
-        self.store.insert(row).await
-    }
-
-    async fn newest(&self, slot: &KeySlot) -> Result<Option<KeyRow>> {
-        self.store.newest(slot).await
-    }
-
-    async fn find(&self, identity: &KeyIdentity) -> Result<Option<KeyRow>> {
-        self.store.find(identity).await
-    }
-
-    async fn named(&self, name: KeyName) -> Result<Option<KeyRow>> {
-        self.store.named(name).await
-    }
-
-    async fn next_writer(&self) -> Result<u32> {
-        self.store.next_writer().await
-    }
-
-    async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<()> {
-        self.store.begin_chain(beginning).await
-    }
-
-    async fn append_events(&self, chain: ChainId, events: &[SealedEvent]) -> Result<()> {
-        self.store.append_events(chain, events).await?;
-        if self.silent.load(std::sync::atomic::Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        Ok(())
-    }
-
-    async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>> {
-        self.store.chains().await
-    }
-}
-
 #[tokio::test]
 async fn a_caller_who_goes_away_while_an_event_is_written_stops_no_later_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let kms = LocalKms::create(region("eu-central-1"), path("root"), path("signing")).unwrap();
-    let store = std::sync::Arc::new(Silent::default());
+    let store = std::sync::Arc::new(FaultyStore::new(std::sync::Arc::new(MemoryStore::new())));
     let known = KnownRegion {
         place: place("eu-central-1", "EU"),
         verifying_key: kms.describe().await.unwrap().verifying_key,
@@ -310,13 +264,13 @@ async fn a_caller_who_goes_away_while_an_event_is_written_stops_no_later_one() {
     let domicile = Domicile::builder(region("eu-central-1"), homes).region(known).build().unwrap();
     let event = [Event::new(EventKind::Choose)];
     domicile.audit().record(&event).await.unwrap();
-    store.silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    store.fail("append_events", Some(Fault::Silent));
     tokio::select! {
         biased;
         _ = domicile.audit().record(&event) => panic!("the store does not answer"),
         () = std::future::ready(()) => {}
     }
-    store.silent.store(false, std::sync::atomic::Ordering::SeqCst);
+    store.fail("append_events", None);
     domicile.audit().record(&event).await.unwrap();
     domicile.audit().record(&event).await.unwrap();
     assert_eq!(all_chains_verify(&domicile, &*store).await, 2);

@@ -15,6 +15,8 @@ pub enum KeyKind {
     Branch = 0x01,
     /// The keys of scopes and periods, and of the region itself.
     Tenant = 0x02,
+    /// The private half of a key pair that posts seal to on one day.
+    Post = 0x03,
 }
 
 impl KeyKind {
@@ -24,6 +26,7 @@ impl KeyKind {
         match self {
             KeyKind::Branch => "branch-key",
             KeyKind::Tenant => "tenant-key",
+            KeyKind::Post => "post-key",
         }
     }
 
@@ -33,13 +36,14 @@ impl KeyKind {
         match self {
             KeyKind::Branch => 0x01,
             KeyKind::Tenant => 0x02,
+            KeyKind::Post => 0x03,
         }
     }
 
     /// The kind with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        [KeyKind::Branch, KeyKind::Tenant].into_iter().find(|kind| kind.code() == code)
+        [KeyKind::Branch, KeyKind::Tenant, KeyKind::Post].into_iter().find(|kind| kind.code() == code)
     }
 }
 

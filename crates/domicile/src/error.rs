@@ -151,6 +151,8 @@ codes! {
     StoreInvalid = "store/invalid", Usage;
     /// Nothing is known of the key that a wrap names: no row, and no tombstone.
     KeyUnknown = "key/unknown", UnknownKey;
+    /// A row of the key store, or the whole of it, is older than what this host or the ledger knows of.
+    KeyRolledBack = "key/rolled-back", UnknownKey;
     /// A row of the key store that does not verify, or belongs to somebody else.
     KeyUnverified = "key/unverified", Corrupt;
     /// The key was destroyed.

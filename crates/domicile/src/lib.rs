@@ -17,6 +17,7 @@ mod kdf;
 pub mod keyring;
 pub mod kms;
 mod known_regions;
+pub mod ledger;
 mod name;
 pub mod period;
 mod puncture;

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use domicile::audit::{ChainBeginning, ChainId, SealedEvent};
 use domicile::danger::{SeededRandom, local_kms};
 use domicile::engine::Engine;
 use domicile::kms::Kms;
-use domicile::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, MemoryStore};
-use domicile::{Domicile, FixedClock, KnownRegion, Region, Result, Scope, Time};
+use domicile::store::MemoryStore;
+use domicile::{Domicile, FixedClock, KnownRegion, Region, Scope, Time};
 use tokio::runtime::Runtime;
 
 /// Where the place is, and where everybody in it is at home.
@@ -36,7 +34,7 @@ impl Place {
         let path = |name: &str| directory.path().join(name);
         let randomness = Arc::new(SeededRandom::new(seed));
         let kms = local_kms(region(), path("root"), path("signing"), randomness.clone()).unwrap();
-        let store = Arc::new(Forgetful(MemoryStore::new()));
+        let store = Arc::new(MemoryStore::forgetting_events());
         let homes = Arc::new(MemoryStore::new());
         let known = KnownRegion {
             place: domicile::Place { region: region(), jurisdiction: "EU".parse().unwrap() },
@@ -87,43 +85,4 @@ pub(crate) fn region() -> Region {
 
 pub(crate) fn scopes() -> [Scope; 3] {
     SCOPES.map(|(tenant, record_type)| Scope::new(tenant, record_type.parse().unwrap()).unwrap())
-}
-
-/// A store in memory that keeps no audit events: a fuzzer opens segments by the million.
-#[derive(Debug)]
-struct Forgetful(MemoryStore);
-
-#[async_trait]
-impl KeyStore for Forgetful {
-    async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
-        self.0.insert(row).await
-    }
-
-    async fn newest(&self, slot: &KeySlot) -> Result<Option<KeyRow>> {
-        self.0.newest(slot).await
-    }
-
-    async fn find(&self, identity: &KeyIdentity) -> Result<Option<KeyRow>> {
-        self.0.find(identity).await
-    }
-
-    async fn named(&self, name: KeyName) -> Result<Option<KeyRow>> {
-        self.0.named(name).await
-    }
-
-    async fn next_writer(&self) -> Result<u32> {
-        self.0.next_writer().await
-    }
-
-    async fn begin_chain(&self, _: &ChainBeginning) -> Result<()> {
-        Ok(())
-    }
-
-    async fn append_events(&self, _: ChainId, _: &[SealedEvent]) -> Result<()> {
-        Ok(())
-    }
-
-    async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>> {
-        self.0.chains().await
-    }
 }

@@ -60,7 +60,7 @@ impl BranchKeys {
         let slot = KeySlot::branch(&region.place.region, month);
         self.cached(region, month, None, async {
             let key = match region.store.newest(&slot).await? {
-                Some(row) => self.unwrap(region, &row).await?,
+                Some(stored) => self.unwrap(region, &stored.standing()?).await?,
                 None => self.generate(region, slot.clone()).await?,
             };
             if key.state == KeyState::Active { Ok(key) } else { Err(sealing_no_longer(&slot, key.state)) }
@@ -78,7 +78,7 @@ impl BranchKeys {
         let slot = KeySlot::branch(&region.place.region, month);
         self.cached(region, month, Some(version), async {
             match region.store.find(&KeyIdentity { slot: slot.clone(), version }).await? {
-                Some(row) => self.unwrap(region, &row).await,
+                Some(stored) => self.unwrap(region, &stored.standing()?).await,
                 None => Err(Error::new(
                     Code::KeyUnknown,
                     format!("the key store has no {slot}, version {version}"),
@@ -125,7 +125,7 @@ impl BranchKeys {
         self.audit.record(&[event]).await?;
         match region.store.insert(&row).await? {
             Inserted::Ours => Ok(BranchKey { version: 1, state: row.state, secret, unwrapped }),
-            Inserted::Theirs(theirs) => self.unwrap(region, &theirs).await,
+            Inserted::Theirs(theirs) => self.unwrap(region, &theirs.standing()?).await,
         }
     }
 

@@ -150,7 +150,7 @@ impl Keyring {
     /// Those of the store.
     pub async fn key_state(&self, region: &Region, name: KeyName) -> Result<Option<(KeySlot, KeyState)>> {
         let row = self.region(region)?.store.named(name).await?;
-        Ok(row.map(|row| (row.identity.slot, row.state)))
+        Ok(row.map(|stored| (stored.row.identity.slot, stored.row.state)))
     }
 
     async fn fresh_leaf(&self, permit: Permit, period: Period) -> Result<(Arc<TenantKey>, LeafNumber)> {

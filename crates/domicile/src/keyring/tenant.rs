@@ -89,7 +89,7 @@ impl TenantKeys {
     ) -> Result<Arc<TenantKey>> {
         let load = async {
             let key = match region.store.newest(&slot).await? {
-                Some(row) => open(region, branches, row).await?,
+                Some(stored) => open(region, branches, stored.standing()?).await?,
                 None => self.generate(region, branches, slot.clone()).await?,
             };
             if key.state != KeyState::Active {
@@ -110,7 +110,7 @@ impl TenantKeys {
     ) -> Result<Arc<TenantKey>> {
         let load = async {
             match region.store.named(name).await? {
-                Some(row) => open(region, branches, row).await.map(Arc::new),
+                Some(stored) => open(region, branches, stored.standing()?).await.map(Arc::new),
                 None => Err(Error::new(
                     Code::KeyUnknown,
                     format!("the key store of {} knows no key {name}", region.place.region),
@@ -139,7 +139,7 @@ impl TenantKeys {
                 let KeyRow { identity, name, state, .. } = row;
                 Ok(TenantKey { identity, name, state, tree, valid_until: branch.valid_until() })
             }
-            Inserted::Theirs(theirs) => open(region, branches, *theirs).await,
+            Inserted::Theirs(theirs) => open(region, branches, theirs.standing()?).await,
         }
     }
 

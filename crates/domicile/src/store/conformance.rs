@@ -4,9 +4,11 @@
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a conformance suite is a test")]
 
 use super::{
-    Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore, SignedChoices,
+    Chosen, Floor, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore,
+    LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::context::KeyKind;
 use crate::error::Result;
 use crate::home::{HomeChoice, SignedStatement};
 use crate::region::Place;
@@ -31,21 +33,31 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
         sealed: vec![name; 89],
     };
 
+    let plain = |row: KeyRow| Some(StoredKey { row, floor: None });
+
     assert_eq!(store.newest(&slot).await?, None, "an empty store has no keys");
+    let empty = store.mark().await?;
     assert!(matches!(store.insert(&row(1, 1)).await?, Inserted::Ours));
     match store.insert(&row(1, 2)).await? {
-        Inserted::Theirs(first) => assert_eq!(*first, row(1, 1), "the first row of an identity wins"),
+        Inserted::Theirs(first) => assert_eq!(first.row, row(1, 1), "the first row of an identity wins"),
         Inserted::Ours => panic!("a second row of one identity was written"),
     }
     assert!(store.insert(&row(3, 1)).await.is_err(), "two keys do not share a name");
     assert!(matches!(store.insert(&row(2, 2)).await?, Inserted::Ours));
-    assert_eq!(store.newest(&slot).await?, Some(row(2, 2)), "the newest has the highest version");
-    assert_eq!(store.find(&row(1, 1).identity).await?, Some(row(1, 1)));
+    assert_eq!(store.newest(&slot).await?, plain(row(2, 2)), "the newest has the highest version");
+    let versions: Vec<_> = store.versions(&slot).await?.into_iter().map(Some).collect();
+    assert_eq!(versions, [plain(row(1, 1)), plain(row(2, 2))]);
+    assert_eq!(store.find(&row(1, 1).identity).await?, plain(row(1, 1)));
     assert_eq!(store.find(&row(9, 9).identity).await?, None);
-    assert_eq!(store.named(KeyName([2; 16])).await?, Some(row(2, 2)));
+    assert_eq!(store.named(KeyName([2; 16])).await?, plain(row(2, 2)));
     assert_eq!(store.named(KeyName([9; 16])).await?, None);
     let other = KeySlot::branch(&region, period);
     assert_eq!(store.newest(&other).await?, None, "slots of other kinds are others");
+    let mark = store.mark().await?;
+    assert_eq!(mark.incarnation, empty.incarnation);
+    assert!(mark.inserts >= empty.inserts + 2, "every insert is counted");
+
+    compare_and_set(store, &row(1, 1), &row(3, 3)).await?;
 
     let (first, second) = (store.next_writer().await?, store.next_writer().await?);
     assert!(first < second, "a writer number is given once");
@@ -63,6 +75,85 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
     store.append_events(beginning.chain, &[event(3)]).await?;
     assert!(store.append_events(ChainId([9; 16]), &[event(1)]).await.is_err(), "a chain begins first");
     assert_eq!(store.chains().await?, [(beginning, vec![event(1), event(2), event(3)])]);
+    Ok(())
+}
+
+/// What stands is replaced by whoever has read it, with an entry of the ledger or not at all.
+async fn compare_and_set(store: &dyn KeyStore, standing: &KeyRow, fresh: &KeyRow) -> Result<()> {
+    let region = &standing.identity.slot.region;
+    let before = store.mark().await?;
+    let replaced = |generation: u64| KeyRow { generation, sealed: vec![7; 300], ..standing.clone() };
+    let entry = |number: u64| LedgerEntry { number, body: vec![5; 40], signature: vec![6; 64] };
+    let write = |rows: Vec<RowWrite>, entry: Option<LedgerEntry>| Write {
+        region: region.clone(),
+        rows,
+        entry,
+        incarnation: None,
+    };
+    let set = |row: KeyRow, replaces: Option<u64>| RowWrite { row, replaces, buries: true };
+
+    assert_eq!(store.ledger_head(region).await?, None);
+    let stale = [
+        (write(vec![set(replaced(3), Some(2))], None), "a generation that does not stand"),
+        (write(vec![set(replaced(2), None)], None), "a row that exists is not new"),
+        (write(vec![set(fresh.clone(), Some(1))], None), "a row that does not exist is not replaced"),
+        (write(vec![], Some(entry(2))), "the ledger begins at 1"),
+        (
+            write(vec![set(replaced(2), Some(1)), set(fresh.clone(), Some(1))], Some(entry(1))),
+            "all or nothing",
+        ),
+        (write(vec![set(replaced(2), Some(1))], Some(entry(2))), "nor without its entry"),
+    ];
+    for (write, why) in stale {
+        assert_eq!(store.write(&write).await?, Written::Overtaken, "{why}");
+    }
+    assert_eq!(store.named(standing.name).await?, Some(StoredKey { row: standing.clone(), floor: None }));
+    assert_eq!(store.changes_since(before.changes, 100).await?, [], "what was not written changed nothing");
+
+    let both = write(vec![set(replaced(2), Some(1)), set(fresh.clone(), None)], Some(entry(1)));
+    assert!(matches!(store.write(&both).await?, Written::Done { .. }));
+    assert_eq!(store.write(&both).await?, Written::Overtaken, "once");
+    let floor = Some(Floor { generation: 2, entry: 1 });
+    assert_eq!(store.named(standing.name).await?, Some(StoredKey { row: replaced(2), floor }));
+    let quiet = RowWrite { buries: false, ..set(replaced(3), Some(2)) };
+    assert!(matches!(store.write(&write(vec![quiet], Some(entry(2)))).await?, Written::Done { .. }));
+    assert_eq!(
+        store.find(&standing.identity).await?,
+        Some(StoredKey { row: replaced(3), floor }),
+        "floors stay"
+    );
+    assert_eq!(store.ledger_head(region).await?, Some(entry(2)));
+    assert_eq!(store.ledger(region, 0, 100).await?, [entry(1), entry(2)]);
+    assert_eq!(store.ledger(region, 1, 100).await?, [entry(2)]);
+    assert_eq!(store.ledger(&"elsewhere".parse()?, 0, 100).await?, [], "each region has its own");
+
+    let changes = store.changes_since(before.changes, 100).await?;
+    let slots: Vec<_> = changes.iter().map(|change| change.slot.clone()).collect();
+    let slot = Some(standing.identity.slot.clone());
+    assert_eq!(slots, [None, slot.clone(), slot.clone(), None, slot], "every change is named, in order");
+    assert!(changes.is_sorted_by(|left, right| left.number < right.number));
+    let [first, .., last] = &changes[..] else { panic!("five changes") };
+    assert_eq!(store.changes_since(first.number, 2).await?, changes.get(1..3).unwrap_or_default());
+    assert_eq!(store.mark().await?.changes, last.number);
+
+    let filter = RowFilter {
+        region: region.clone(),
+        kind: KeyKind::Tenant,
+        period: Some(standing.identity.slot.period),
+        tenant: None,
+    };
+    let all = store.load_many(&filter, None, 100).await?;
+    let versions: Vec<_> = all.iter().map(|stored| stored.row.identity.version).collect();
+    assert_eq!(versions, [1, 2, 3]);
+    let behind = store.load_many(&filter, Some(&standing.identity), 1).await?;
+    assert_eq!(Some(&behind[..]), all.get(1..2), "pages follow each other");
+    let nobody = RowFilter { tenant: Some("nobody".parse()?), ..filter.clone() };
+    assert_eq!(store.load_many(&nobody, None, 100).await?, []);
+    assert_eq!(store.load_many(&RowFilter { kind: KeyKind::Branch, ..filter }, None, 100).await?, []);
+
+    let reborn = Write { incarnation: Some([9; 16]), ..write(vec![], None) };
+    assert!(matches!(store.write(&reborn).await?, Written::Done { .. }));
+    assert_ne!(store.mark().await?.incarnation, before.incarnation);
     Ok(())
 }
 

@@ -6,10 +6,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, SignedChoices};
+use super::{
+    Change, Chosen, Floor, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore,
+    LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
+};
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
+use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, Types};
+use crate::region::Region;
 use crate::scope::TenantId;
 use crate::time::Time;
 
@@ -17,11 +22,21 @@ use crate::time::Time;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     contents: Mutex<Contents>,
+    forgets_events: bool,
 }
 
-#[derive(Debug, Default)]
+/// What a [`MemoryStore`] held at one instant: a backup, to put back.
+#[derive(Debug, Clone)]
+pub struct MemoryBackup(Contents);
+
+#[derive(Debug, Clone, Default)]
 struct Contents {
+    incarnation: [u8; 16],
+    inserts: u64,
     keys: HashMap<KeyIdentity, KeyRow>,
+    floors: HashMap<KeyName, Floor>,
+    ledger: BTreeMap<Region, Vec<LedgerEntry>>,
+    changes: Vec<Change>,
     writers: u32,
     chains: Vec<(ChainBeginning, Vec<SealedEvent>)>,
     homes: BTreeMap<(TenantId, Types), ChosenHome>,
@@ -34,12 +49,42 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// An empty store that keeps no audit events, for simulations and fuzzers that open by the million.
+    #[must_use]
+    pub fn forgetting_events() -> Self {
+        Self { forgets_events: true, ..Self::default() }
+    }
+
+    /// All that the store holds now.
+    #[must_use]
+    pub fn backup(&self) -> MemoryBackup {
+        MemoryBackup(self.contents().clone())
+    }
+
+    /// Puts a backup back, as a careless operator does: everything since is gone.
+    pub fn restore(&self, backup: &MemoryBackup) {
+        *self.contents() = backup.0.clone();
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Contents {
+    fn stored(&self, row: &KeyRow) -> StoredKey {
+        StoredKey { row: row.clone(), floor: self.floors.get(&row.name).copied() }
+    }
+
+    fn changed(&mut self, region: &Region, slot: Option<&KeySlot>) {
+        let number = self.changes.len() as u64 + 1;
+        self.changes.push(Change { number, region: region.clone(), slot: slot.cloned() });
+    }
+
+    fn is_next(&self, region: &Region, entry: &LedgerEntry) -> bool {
+        entry.number == self.ledger.get(region).map_or(0, Vec::len) as u64 + 1
+    }
+
     /// What stands in the place of a choice.
     fn home(&self, choice: &HomeChoice) -> Option<&ChosenHome> {
         let of = |types: Types| self.homes.get(&(choice.tenant.clone(), types));
@@ -62,27 +107,115 @@ impl KeyStore for MemoryStore {
     async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
         let mut contents = self.contents();
         if let Some(theirs) = contents.keys.get(&row.identity) {
-            return Ok(Inserted::Theirs(Box::new(theirs.clone())));
+            return Ok(Inserted::Theirs(Box::new(contents.stored(theirs))));
         }
         if contents.keys.values().any(|other| other.name == row.name) {
             return Err(Error::new(Code::StoreUnavailable, "two keys have one name"));
         }
         contents.keys.insert(row.identity.clone(), row.clone());
+        contents.inserts += 1;
         Ok(Inserted::Ours)
     }
 
-    async fn newest(&self, slot: &KeySlot) -> Result<Option<KeyRow>> {
+    async fn write(&self, write: &Write) -> Result<Written> {
+        let mut contents = self.contents();
+        let stands = write.rows.iter().all(|row| {
+            let standing = contents.keys.get(&row.row.identity).map(|standing| standing.generation);
+            standing == row.replaces
+        });
+        let next = write.entry.as_ref().is_none_or(|entry| contents.is_next(&write.region, entry));
+        if !stands || !next {
+            return Ok(Written::Overtaken);
+        }
+        if let Some(entry) = &write.entry {
+            contents.ledger.entry(write.region.clone()).or_default().push(entry.clone());
+            contents.changed(&write.region, None);
+        }
+        for row in &write.rows {
+            contents.keys.insert(row.row.identity.clone(), row.row.clone());
+            contents.inserts += u64::from(row.replaces.is_none());
+            contents.changed(&write.region, Some(&row.row.identity.slot));
+            if let Some(entry) = write.entry.as_ref().filter(|_| row.buries) {
+                let floor = Floor { generation: row.row.generation, entry: entry.number };
+                contents.floors.insert(row.row.name, floor);
+            }
+        }
+        contents.incarnation = write.incarnation.unwrap_or(contents.incarnation);
+        Ok(Written::Done { scrubbed: true })
+    }
+
+    async fn newest(&self, slot: &KeySlot) -> Result<Option<StoredKey>> {
+        Ok(self.versions(slot).await?.pop())
+    }
+
+    async fn versions(&self, slot: &KeySlot) -> Result<Vec<StoredKey>> {
         let contents = self.contents();
         let rows = contents.keys.values().filter(|row| row.identity.slot == *slot);
-        Ok(rows.max_by_key(|row| row.identity.version).cloned())
+        let mut rows: Vec<_> = rows.map(|row| contents.stored(row)).collect();
+        rows.sort_by_key(|stored| stored.row.identity.version);
+        Ok(rows)
     }
 
-    async fn find(&self, identity: &KeyIdentity) -> Result<Option<KeyRow>> {
-        Ok(self.contents().keys.get(identity).cloned())
+    async fn find(&self, identity: &KeyIdentity) -> Result<Option<StoredKey>> {
+        let contents = self.contents();
+        Ok(contents.keys.get(identity).map(|row| contents.stored(row)))
     }
 
-    async fn named(&self, name: KeyName) -> Result<Option<KeyRow>> {
-        Ok(self.contents().keys.values().find(|row| row.name == name).cloned())
+    async fn named(&self, name: KeyName) -> Result<Option<StoredKey>> {
+        let contents = self.contents();
+        Ok(contents.keys.values().find(|row| row.name == name).map(|row| contents.stored(row)))
+    }
+
+    async fn load_many(
+        &self,
+        filter: &RowFilter,
+        after: Option<&KeyIdentity>,
+        limit: u32,
+    ) -> Result<Vec<StoredKey>> {
+        let place = |identity: &KeyIdentity| {
+            let KeySlot { scope, period, .. } = &identity.slot;
+            (scope.tenant.clone(), scope.record_type.to_string(), period.to_string(), identity.version)
+        };
+        let contents = self.contents();
+        let wanted = |slot: &KeySlot| {
+            slot.kind == filter.kind
+                && slot.region == filter.region
+                && filter.period.is_none_or(|period| slot.period == period)
+                && filter.tenant.as_ref().is_none_or(|tenant| slot.scope.tenant == *tenant)
+        };
+        let rows = contents.keys.values().filter(|row| {
+            let behind = after.is_none_or(|after| place(&row.identity) > place(after));
+            behind && wanted(&row.identity.slot)
+        });
+        let mut rows: Vec<_> = rows.map(|row| contents.stored(row)).collect();
+        rows.sort_by_key(|stored| place(&stored.row.identity));
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(rows)
+    }
+
+    async fn mark(&self) -> Result<StoreMark> {
+        let contents = self.contents();
+        Ok(StoreMark {
+            incarnation: hex::encode(&contents.incarnation),
+            changes: contents.changes.len() as u64,
+            inserts: contents.inserts,
+        })
+    }
+
+    async fn changes_since(&self, number: u64, limit: u32) -> Result<Vec<Change>> {
+        let contents = self.contents();
+        let since = contents.changes.iter().filter(|change| change.number > number);
+        Ok(since.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
+    }
+
+    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+        let contents = self.contents();
+        let entries = contents.ledger.get(region).into_iter().flatten().filter(|entry| entry.number > after);
+        Ok(entries.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
+    }
+
+    async fn ledger_head(&self, region: &Region) -> Result<Option<LedgerEntry>> {
+        Ok(self.contents().ledger.get(region).and_then(|entries| entries.last()).cloned())
     }
 
     async fn next_writer(&self) -> Result<u32> {
@@ -103,7 +236,9 @@ impl KeyStore for MemoryStore {
         let of_chain = contents.chains.iter_mut().find(|(beginning, _)| beginning.chain == chain);
         let (_, kept) =
             of_chain.ok_or_else(|| Error::new(Code::StoreUnavailable, "this audit chain has not begun"))?;
-        kept.extend_from_slice(events);
+        if !self.forgets_events {
+            kept.extend_from_slice(events);
+        }
         Ok(())
     }
 

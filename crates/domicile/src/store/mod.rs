@@ -3,7 +3,10 @@
 //! The key store is the data: what it loses is noise for ever. A key is used once it is durable here.
 
 pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+mod faulty;
 mod memory;
+mod row;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -11,166 +14,20 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use memory::MemoryStore;
+#[cfg(any(test, feature = "testing"))]
+pub use faulty::{Fault, FaultyStore};
+pub use memory::{MemoryBackup, MemoryStore};
+pub use row::{KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::context::KeyKind;
-use crate::error::Result;
-use crate::hex;
+use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::period::Period;
 use crate::region::Region;
-use crate::scope::{Scope, TenantId};
-use crate::wire;
-
-/// Whose key it is and for when; versions of a key share a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KeySlot {
-    /// What kind of key.
-    pub kind: KeyKind,
-    /// The region that the key belongs to.
-    pub region: Region,
-    /// The scope; for a branch key, the region's own.
-    pub scope: Scope,
-    /// The period; for a branch key, a month.
-    pub period: Period,
-}
-
-impl KeySlot {
-    /// The slot of a region's branch key of a month.
-    #[must_use]
-    pub fn branch(region: &Region, month: Period) -> Self {
-        Self { kind: KeyKind::Branch, region: region.clone(), scope: Scope::of_region(), period: month }
-    }
-
-    /// The slot of a tenant key.
-    #[must_use]
-    pub fn tenant(region: &Region, scope: &Scope, period: Period) -> Self {
-        Self { kind: KeyKind::Tenant, region: region.clone(), scope: scope.clone(), period }
-    }
-}
-
-impl fmt::Display for KeySlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} for {} in {}", self.kind, self.scope, self.period, self.region)
-    }
-}
-
-/// Which key exactly.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KeyIdentity {
-    /// Whose and for when.
-    pub slot: KeySlot,
-    /// Which version, from 1.
-    pub version: u32,
-}
-
-/// What a key may still do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KeyState {
-    /// Seals and opens.
-    Active,
-    /// Opens what it sealed before.
-    DecryptOnly,
-    /// Is gone.
-    Destroyed,
-}
-
-impl KeyState {
-    /// The number, as it stands in rows and associated data.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            KeyState::Active => 0x01,
-            KeyState::DecryptOnly => 0x02,
-            KeyState::Destroyed => 0x03,
-        }
-    }
-
-    /// The state with this number.
-    #[must_use]
-    pub fn from_code(code: u8) -> Option<Self> {
-        [KeyState::Active, KeyState::DecryptOnly, KeyState::Destroyed]
-            .into_iter()
-            .find(|state| state.code() == code)
-    }
-
-    /// The name, as it is shown.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            KeyState::Active => "active",
-            KeyState::DecryptOnly => "decrypt-only",
-            KeyState::Destroyed => "destroyed",
-        }
-    }
-}
-
-impl fmt::Display for KeyState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// How wrapped keys name the key that wrapped them: the first 16 octets of its first commitment.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyName(pub [u8; 16]);
-
-impl fmt::Display for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0))
-    }
-}
-
-impl fmt::Debug for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyName({self})")
-    }
-}
-
-/// One row of the key store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRow {
-    /// Which key.
-    pub identity: KeyIdentity,
-    /// Which writing of the row, from 1; authenticated with the wrap.
-    pub generation: u64,
-    /// What the key may do; authenticated with the wrap.
-    pub state: KeyState,
-    /// What wrapped keys call it.
-    pub name: KeyName,
-    /// Commits to the identity, the generation and the key.
-    pub commitment: [u8; 32],
-    /// For a tenant key, the version of the branch key that seals it; for a branch key, 0.
-    pub parent_version: u32,
-    /// The key, wrapped by a key service or sealed under a branch key.
-    pub sealed: Vec<u8>,
-}
-
-impl KeyRow {
-    /// What is authenticated with a sealed key: everything in the row but the sealed key itself.
-    #[must_use]
-    pub fn associated(&self, label: &str) -> Vec<u8> {
-        let slot = &self.identity.slot;
-        wire::parts(&[
-            label.as_bytes(),
-            &[slot.kind.code()],
-            slot.region.as_str().as_bytes(),
-            slot.scope.tenant.as_str().as_bytes(),
-            slot.scope.record_type.as_str().as_bytes(),
-            slot.period.to_string().as_bytes(),
-            &self.identity.version.to_be_bytes(),
-            &self.generation.to_be_bytes(),
-            &[self.state.code()],
-            &self.name.0,
-            &self.commitment,
-            &self.parent_version.to_be_bytes(),
-        ])
-    }
-}
+use crate::scope::TenantId;
 
 /// What came of writing a row that must not exist yet.
 #[derive(Debug)]
@@ -179,40 +36,218 @@ pub enum Inserted {
     /// The row is durable.
     Ours,
     /// Another process was first; this is its row.
-    Theirs(Box<KeyRow>),
+    Theirs(Box<StoredKey>),
+}
+
+/// A row as the store gives it back, with the word of its newest tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The row.
+    pub row: KeyRow,
+    /// The newest entry of the ledger that took something from this key, if one did.
+    pub floor: Option<Floor>,
+}
+
+impl StoredKey {
+    /// The row, unless it is an old one put back.
+    ///
+    /// # Errors
+    /// [`KeyRolledBack`](Code::KeyRolledBack) for a row below its tombstone.
+    pub fn standing(self) -> Result<KeyRow> {
+        match self.floor {
+            Some(floor) if self.row.generation < floor.generation => {
+                let slot = &self.row.identity.slot;
+                Err(Error::new(Code::KeyRolledBack, format!("an old row of the {slot} was put back"))
+                    .at(format!(
+                        "generation {} where entry {} of the ledger says {}",
+                        self.row.generation, floor.entry, floor.generation
+                    ))
+                    .advise(
+                        "find out who restored it; `domicile key replay` takes again what was erased since",
+                    ))
+            }
+            _ => Ok(self.row),
+        }
+    }
+}
+
+/// Below which generation a row is an old one put back, and which entry of the ledger says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// The generation that the tombstone's own write gave the row.
+    pub generation: u64,
+    /// The tombstone's number in the region's ledger.
+    pub entry: u64,
+}
+
+/// One row of a [`Write`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowWrite {
+    /// The row as it shall be.
+    pub row: KeyRow,
+    /// The generation of the row that it takes the place of; none where there must be no row yet.
+    pub replaces: Option<u64>,
+    /// Whether the write's entry in the ledger is a tombstone of this key.
+    pub buries: bool,
+}
+
+/// What a region said, as its ledger keeps it. The store judges none of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// Its place in the region's ledger, from 1.
+    pub number: u64,
+    /// What was signed: number, predecessor, time and content.
+    pub body: Vec<u8>,
+    /// The region's signature over the body.
+    pub signature: Vec<u8>,
+}
+
+/// Rows and an entry of the ledger that are written together, or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The region whose ledger and keys these are.
+    pub region: Region,
+    /// The rows.
+    pub rows: Vec<RowWrite>,
+    /// The entry, whose number must be the next.
+    pub entry: Option<LedgerEntry>,
+    /// A new incarnation of the store, after a restore was made good.
+    pub incarnation: Option<[u8; 16]>,
+}
+
+/// What came of a [`Write`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store that answers more must be understood")]
+pub enum Written {
+    /// All of it is durable.
+    Done {
+        /// Whether no copy of the replaced bytes is left in the store's own files. A store that cannot know says no.
+        scrubbed: bool,
+    },
+    /// Nothing was written: a row or the ledger is no longer what the caller had read.
+    Overtaken,
+}
+
+/// Something that changed in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its place among all changes of the store, in the order in which they became visible.
+    pub number: u64,
+    /// The region.
+    pub region: Region,
+    /// The slot whose rows changed; none where the region's ledger grew.
+    pub slot: Option<KeySlot>,
+}
+
+/// Which store this is, and how far it has come: what a process compares with what it saw before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreMark {
+    /// Another after a restore, a failover or a copy: SQLite a random id; PostgreSQL also the system identifier and
+    /// the timeline.
+    pub incarnation: String,
+    /// The number of the newest change.
+    pub changes: u64,
+    /// How many rows were ever inserted, or more; it never goes back.
+    pub inserts: u64,
+}
+
+/// Which rows [`KeyStore::load_many`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowFilter {
+    /// The region.
+    pub region: Region,
+    /// The kind.
+    pub kind: KeyKind,
+    /// One period, or all.
+    pub period: Option<Period>,
+    /// One tenant, or all.
+    pub tenant: Option<TenantId>,
 }
 
 /// A region's key store.
 ///
 /// Guarantees: what a write returned is durable; the first row of an identity wins and no later insert
-/// replaces it; a writer number is given once, over all processes and restarts; audit events are kept in
-/// the order in which they were appended, and nothing changes or removes them.
+/// replaces it; a row is replaced only by a [`write`](Self::write) that names its generation, and then all of the
+/// write happens or nothing; the ledger only grows, by one entry after the other; changes are numbered in the order in which they
+/// become visible, so that whoever asks for those since a number misses none; a writer number is given once, over all
+/// processes and restarts; audit events are kept in the order in which they were appended, and nothing changes or
+/// removes them. Everything is read from the primary.
 #[async_trait]
 pub trait KeyStore: Send + Sync + fmt::Debug {
-    /// Writes a new row, unless one with the same identity exists.
+    /// Writes a new row, unless one with the same identity exists. Nobody is told of it as of a change: what did not
+    /// exist is in no cache.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
     async fn insert(&self, row: &KeyRow) -> Result<Inserted>;
+
+    /// Compares and sets: every row must still have the generation that it is said to replace, or not exist, and the
+    /// entry must be the ledger's next.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable): it may have been written or not.
+    async fn write(&self, write: &Write) -> Result<Written>;
 
     /// The row of the highest version in a slot.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable), or
     /// [`KeyUnverified`](crate::Code::KeyUnverified) for a row that cannot be read.
-    async fn newest(&self, slot: &KeySlot) -> Result<Option<KeyRow>>;
+    async fn newest(&self, slot: &KeySlot) -> Result<Option<StoredKey>>;
+
+    /// All versions in a slot, the lowest first.
+    ///
+    /// # Errors
+    /// As [`newest`](Self::newest).
+    async fn versions(&self, slot: &KeySlot) -> Result<Vec<StoredKey>>;
 
     /// The row of one key.
     ///
     /// # Errors
     /// As [`newest`](Self::newest).
-    async fn find(&self, identity: &KeyIdentity) -> Result<Option<KeyRow>>;
+    async fn find(&self, identity: &KeyIdentity) -> Result<Option<StoredKey>>;
 
     /// The row that wrapped keys name so.
     ///
     /// # Errors
     /// As [`newest`](Self::newest).
-    async fn named(&self, name: KeyName) -> Result<Option<KeyRow>>;
+    async fn named(&self, name: KeyName) -> Result<Option<StoredKey>>;
+
+    /// Many rows in the order of tenant, record type, period and version, at most `limit`, those behind `after`: a
+    /// page, so that a cold cache of any size is filled in bounded memory.
+    ///
+    /// # Errors
+    /// As [`newest`](Self::newest).
+    async fn load_many(
+        &self,
+        filter: &RowFilter,
+        after: Option<&KeyIdentity>,
+        limit: u32,
+    ) -> Result<Vec<StoredKey>>;
+
+    /// Which store this is, and how far it has come.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn mark(&self) -> Result<StoreMark>;
+
+    /// What changed since the change of this number, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn changes_since(&self, number: u64, limit: u32) -> Result<Vec<Change>>;
+
+    /// Entries of a region's ledger behind this number, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>>;
+
+    /// The newest entry of a region's ledger.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn ledger_head(&self, region: &Region) -> Result<Option<LedgerEntry>>;
 
     /// A number that no other process has or had: the upper half of the process's leaves.
     ///

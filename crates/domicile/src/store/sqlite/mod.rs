@@ -11,19 +11,23 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, Executor, Row, SqliteConnection};
 
 use super::{
-    Chosen, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore, SignedChoices,
+    Change, Chosen, Floor, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore,
+    LedgerEntry, RowFilter, RowWrite, SignedChoices, StoreMark, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::files;
+use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::random::{OsRandom, Randomness};
-use crate::region::Place;
+use crate::region::{Place, Region};
 use crate::scope::{RecordType, Scope, TenantId};
 use crate::time::Time;
 
-const SCHEMA: i64 = 1;
+/// What was written by each version of the schema, in order; the last is what this build reads and writes.
+const SCHEMAS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const SCHEMA: i64 = 2;
 
 /// A key store and registry in one SQLite file.
 ///
@@ -73,13 +77,11 @@ impl SqliteStore {
         let mut incarnation = [0; 16];
         OsRandom.fill(&mut incarnation)?;
         let mut transaction = self.pool.begin().await.map_err(|source| self.unavailable(source))?;
-        transaction
-            .execute(sqlx::raw_sql(include_str!("schema.sql")))
-            .await
-            .map_err(|source| self.unavailable(source))?;
-        sqlx::query("INSERT INTO meta VALUES (?, ?, ?, ?)")
-            .bind(SCHEMA)
-            .bind(SCHEMA)
+        for schema in SCHEMAS {
+            let made = transaction.execute(sqlx::raw_sql(schema)).await;
+            made.map_err(|source| self.unavailable(source))?;
+        }
+        sqlx::query("INSERT INTO meta VALUES (?1, ?1, ?1, ?2, 0)")
             .bind(SCHEMA)
             .bind(&incarnation[..])
             .execute(&mut *transaction)
@@ -106,7 +108,7 @@ impl SqliteStore {
                 .advise("`domicile init` makes one; `store` in the configuration says where it is"));
         }
         let invalid = |what: &str| Error::new(Code::StoreInvalid, what).at(path.display().to_string());
-        let row = sqlx::query("SELECT min_reader, min_writer FROM meta")
+        let row = sqlx::query("SELECT schema, min_reader, min_writer FROM meta")
             .fetch_one(&store.pool)
             .await
             .map_err(|source| match &source {
@@ -122,6 +124,10 @@ impl SqliteStore {
         if needed > SCHEMA {
             return Err(invalid("this key store was made by a newer Domicile")
                 .advise("use that version or a newer one"));
+        }
+        if store.column::<i64>(&row, "schema")? < SCHEMA {
+            return Err(invalid("this key store was made by an older Domicile")
+                .advise("`domicile store migrate` brings it up to date; back it up before"));
         }
         Ok(store)
     }
@@ -196,37 +202,104 @@ impl SqliteStore {
         })
     }
 
-    async fn one_key(&self, row: Result<Option<SqliteRow>, sqlx::Error>) -> Result<Option<KeyRow>> {
-        row.map_err(|source| self.unavailable(source))?.map(|row| self.key_row(&row)).transpose()
+    fn stored_key(&self, row: &SqliteRow) -> Result<StoredKey> {
+        let bad = |name| unreadable_row(name).at(self.path.display().to_string());
+        let number = |name: &'static str| {
+            let number: Option<i64> = self.column(row, name)?;
+            number.map(|number| u64::try_from(number).map_err(|_| bad(name))).transpose()
+        };
+        let floor = number("floor_generation")?.zip(number("floor_entry")?);
+        let floor = floor.map(|(generation, entry)| Floor { generation, entry });
+        Ok(StoredKey { row: self.key_row(row)?, floor })
+    }
+
+    async fn one_key(&self, row: Result<Option<SqliteRow>, sqlx::Error>) -> Result<Option<StoredKey>> {
+        row.map_err(|source| self.unavailable(source))?.map(|row| self.stored_key(&row)).transpose()
+    }
+
+    async fn many_keys(&self, rows: Result<Vec<SqliteRow>, sqlx::Error>) -> Result<Vec<StoredKey>> {
+        rows.map_err(|source| self.unavailable(source))?.iter().map(|row| self.stored_key(row)).collect()
+    }
+
+    fn ledger_entry(&self, row: &SqliteRow) -> Result<LedgerEntry> {
+        let number =
+            u64::try_from(self.column::<i64>(row, "number")?).map_err(|_| unreadable_row("ledger"))?;
+        Ok(LedgerEntry { number, body: self.column(row, "body")?, signature: self.column(row, "signature")? })
+    }
+
+    /// Writes one row, if what stands is what it replaces.
+    async fn write_row(&self, connection: &mut SqliteConnection, write: &RowWrite) -> Result<bool> {
+        let KeyRow { identity, generation, state, name, commitment, parent_version, sealed } = &write.row;
+        let KeyIdentity { slot, version } = identity;
+        let query = match write.replaces {
+            None => sqlx::query(
+                "INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                 ON CONFLICT (kind, region, tenant, record_type, period, version) DO NOTHING",
+            ),
+            Some(_) => sqlx::query(
+                "UPDATE keys SET generation = ?7, state = ?8, commitment = ?10, parent_version = ?11, sealed = ?12
+                 WHERE kind = ?1 AND region = ?2 AND tenant = ?3 AND record_type = ?4 AND period = ?5
+                 AND version = ?6 AND name = ?9 AND generation = ?13",
+            ),
+        };
+        let query = query
+            .bind(i64::from(slot.kind.code()))
+            .bind(slot.region.as_str())
+            .bind(slot.scope.tenant.as_str())
+            .bind(slot.scope.record_type.as_str())
+            .bind(slot.period.to_string())
+            .bind(i64::from(*version))
+            .bind(stored_number(*generation)?)
+            .bind(i64::from(state.code()))
+            .bind(&name.0[..])
+            .bind(&commitment[..])
+            .bind(i64::from(*parent_version))
+            .bind(&sealed[..]);
+        let query = match write.replaces {
+            None => query,
+            Some(replaced) => query.bind(stored_number(replaced)?),
+        };
+        let written = query.execute(connection).await.map_err(|source| self.unavailable(source))?;
+        Ok(written.rows_affected() == 1)
+    }
+
+    async fn note_change(
+        &self,
+        connection: &mut SqliteConnection,
+        region: &Region,
+        slot: Option<&KeySlot>,
+    ) -> Result<()> {
+        sqlx::query("INSERT INTO changes (region, kind, tenant, record_type, period) VALUES (?, ?, ?, ?, ?)")
+            .bind(region.as_str())
+            .bind(slot.map(|slot| i64::from(slot.kind.code())))
+            .bind(slot.map(|slot| slot.scope.tenant.as_str()))
+            .bind(slot.map(|slot| slot.scope.record_type.as_str()))
+            .bind(slot.map(|slot| slot.period.to_string()))
+            .execute(connection)
+            .await
+            .map(|_| ())
+            .map_err(|source| self.unavailable(source))
+    }
+
+    /// Brings the log of writes into the file and empties it: what was replaced is overwritten in the file
+    /// (`secure_delete`), and gone from the log. Whether that was so in the end: a reader may hold it up.
+    async fn scrub(&self) -> bool {
+        for _ in 0..SCRUB_TRIES {
+            let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.pool).await;
+            if checkpoint.and_then(|row| row.try_get::<i64, _>(0)).is_ok_and(|busy| busy == 0) {
+                return true;
+            }
+        }
+        false
     }
 }
 
 #[async_trait]
 impl KeyStore for SqliteStore {
     async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
-        let KeyIdentity { slot, version } = &row.identity;
-        let generation = i64::try_from(row.generation)
-            .map_err(|_| Error::new(Code::StoreUnavailable, "a generation past the store's range"))?;
-        let inserted = sqlx::query(
-            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (kind, region, tenant, record_type, period, version) DO NOTHING",
-        )
-        .bind(i64::from(slot.kind.code()))
-        .bind(slot.region.as_str())
-        .bind(slot.scope.tenant.as_str())
-        .bind(slot.scope.record_type.as_str())
-        .bind(slot.period.to_string())
-        .bind(i64::from(*version))
-        .bind(generation)
-        .bind(i64::from(row.state.code()))
-        .bind(&row.name.0[..])
-        .bind(&row.commitment[..])
-        .bind(i64::from(row.parent_version))
-        .bind(&row.sealed[..])
-        .execute(&self.pool)
-        .await
-        .map_err(|source| self.unavailable(source))?;
-        if inserted.rows_affected() == 1 {
+        let write = RowWrite { row: row.clone(), replaces: None, buries: false };
+        let mut connection = self.pool.acquire().await.map_err(|source| self.unavailable(source))?;
+        if self.write_row(&mut connection, &write).await? {
             return Ok(Inserted::Ours);
         }
         match self.find(&row.identity).await? {
@@ -235,27 +308,82 @@ impl KeyStore for SqliteStore {
         }
     }
 
-    async fn newest(&self, slot: &KeySlot) -> Result<Option<KeyRow>> {
-        let row = sqlx::query(
-            "SELECT * FROM keys WHERE kind = ? AND region = ? AND tenant = ? AND record_type = ? AND period = ?
-             ORDER BY version DESC LIMIT 1",
-        )
+    async fn write(&self, write: &Write) -> Result<Written> {
+        // The transaction takes the write lock first: what it compares cannot change before it commits.
+        let mut transaction =
+            self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
+        if let Some(entry) = &write.entry {
+            let inserted = sqlx::query(
+                "INSERT INTO ledger SELECT ?1, ?2, ?3, ?4
+                 WHERE ?2 = 1 + (SELECT coalesce(max(number), 0) FROM ledger WHERE region = ?1)",
+            )
+            .bind(write.region.as_str())
+            .bind(stored_number(entry.number)?)
+            .bind(&entry.body[..])
+            .bind(&entry.signature[..])
+            .execute(&mut *transaction)
+            .await
+            .map_err(|source| self.unavailable(source))?;
+            if inserted.rows_affected() == 0 {
+                transaction.rollback().await.map_err(|source| self.unavailable(source))?;
+                return Ok(Written::Overtaken);
+            }
+            self.note_change(&mut transaction, &write.region, None).await?;
+        }
+        for row in &write.rows {
+            if !self.write_row(&mut transaction, row).await? {
+                transaction.rollback().await.map_err(|source| self.unavailable(source))?;
+                return Ok(Written::Overtaken);
+            }
+            self.note_change(&mut transaction, &write.region, Some(&row.row.identity.slot)).await?;
+            if let Some(entry) = write.entry.as_ref().filter(|_| row.buries) {
+                sqlx::query(
+                    "INSERT INTO floors VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE
+                     SET generation = excluded.generation, entry = excluded.entry",
+                )
+                .bind(&row.row.name.0[..])
+                .bind(stored_number(row.row.generation)?)
+                .bind(stored_number(entry.number)?)
+                .execute(&mut *transaction)
+                .await
+                .map_err(|source| self.unavailable(source))?;
+            }
+        }
+        if let Some(incarnation) = &write.incarnation {
+            sqlx::query("UPDATE meta SET incarnation = ?")
+                .bind(&incarnation[..])
+                .execute(&mut *transaction)
+                .await
+                .map_err(|source| self.unavailable(source))?;
+        }
+        transaction.commit().await.map_err(|source| self.unavailable(source))?;
+        let replaced = write.rows.iter().any(|row| row.replaces.is_some());
+        Ok(Written::Done { scrubbed: !replaced || self.scrub().await })
+    }
+
+    async fn newest(&self, slot: &KeySlot) -> Result<Option<StoredKey>> {
+        Ok(self.versions(slot).await?.pop())
+    }
+
+    async fn versions(&self, slot: &KeySlot) -> Result<Vec<StoredKey>> {
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "{KEYS} WHERE kind = ? AND region = ? AND tenant = ? AND record_type = ? AND period = ? ORDER BY version"
+        )))
         .bind(i64::from(slot.kind.code()))
         .bind(slot.region.as_str())
         .bind(slot.scope.tenant.as_str())
         .bind(slot.scope.record_type.as_str())
         .bind(slot.period.to_string())
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await;
-        self.one_key(row).await
+        self.many_keys(rows).await
     }
 
-    async fn find(&self, identity: &KeyIdentity) -> Result<Option<KeyRow>> {
+    async fn find(&self, identity: &KeyIdentity) -> Result<Option<StoredKey>> {
         let slot = &identity.slot;
-        let row = sqlx::query(
-            "SELECT * FROM keys WHERE kind = ? AND region = ? AND tenant = ? AND record_type = ? AND period = ?
-             AND version = ?",
-        )
+        let row = sqlx::query(AssertSqlSafe(format!(
+            "{KEYS} WHERE kind = ? AND region = ? AND tenant = ? AND record_type = ? AND period = ? AND version = ?"
+        )))
         .bind(i64::from(slot.kind.code()))
         .bind(slot.region.as_str())
         .bind(slot.scope.tenant.as_str())
@@ -267,12 +395,105 @@ impl KeyStore for SqliteStore {
         self.one_key(row).await
     }
 
-    async fn named(&self, name: KeyName) -> Result<Option<KeyRow>> {
-        let row = sqlx::query("SELECT * FROM keys WHERE name = ?")
+    async fn named(&self, name: KeyName) -> Result<Option<StoredKey>> {
+        let row = sqlx::query(AssertSqlSafe(format!("{KEYS} WHERE keys.name = ?")))
             .bind(&name.0[..])
             .fetch_optional(&self.pool)
             .await;
         self.one_key(row).await
+    }
+
+    async fn load_many(
+        &self,
+        filter: &RowFilter,
+        after: Option<&KeyIdentity>,
+        limit: u32,
+    ) -> Result<Vec<StoredKey>> {
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "{KEYS} WHERE kind = ?1 AND region = ?2 AND (?3 IS NULL OR period = ?3) AND (?4 IS NULL OR tenant = ?4)
+             AND (?5 IS NULL OR (tenant, record_type, period, version) > (?5, ?6, ?7, ?8))
+             ORDER BY tenant, record_type, period, version LIMIT ?9"
+        )))
+        .bind(i64::from(filter.kind.code()))
+        .bind(filter.region.as_str())
+        .bind(filter.period.map(|period| period.to_string()))
+        .bind(filter.tenant.as_ref().map(TenantId::as_str))
+        .bind(after.map(|after| after.slot.scope.tenant.as_str()))
+        .bind(after.map(|after| after.slot.scope.record_type.as_str()))
+        .bind(after.map(|after| after.slot.period.to_string()))
+        .bind(after.map(|after| i64::from(after.version)))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await;
+        self.many_keys(rows).await
+    }
+
+    async fn mark(&self) -> Result<StoreMark> {
+        let row = sqlx::query(
+            "SELECT incarnation, inserts, (SELECT coalesce(max(number), 0) FROM changes) AS changes FROM meta",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(|source| self.unavailable(source))?;
+        let number = |name| u64::try_from(self.column::<i64>(&row, name)?).map_err(|_| unreadable_row(name));
+        Ok(StoreMark {
+            incarnation: hex::encode(self.column(&row, "incarnation")?),
+            changes: number("changes")?,
+            inserts: number("inserts")?,
+        })
+    }
+
+    async fn changes_since(&self, number: u64, limit: u32) -> Result<Vec<Change>> {
+        let bad = |name: &'static str| unreadable_row(name).at(self.path.display().to_string());
+        let change = |row: &SqliteRow| {
+            let region: Region = self.column::<&str>(row, "region")?.parse()?;
+            let slot = match self.column::<Option<i64>>(row, "kind")? {
+                None => None,
+                Some(kind) => Some(KeySlot {
+                    kind: u8::try_from(kind).ok().and_then(KeyKind::from_code).ok_or_else(|| bad("kind"))?,
+                    region: region.clone(),
+                    scope: Scope {
+                        tenant: TenantId::stored(self.column(row, "tenant")?)?,
+                        record_type: RecordType::stored(self.column(row, "record_type")?)?,
+                    },
+                    period: self.column::<&str>(row, "period")?.parse().map_err(|_| bad("period"))?,
+                }),
+            };
+            let number = u64::try_from(self.column::<i64>(row, "number")?).map_err(|_| bad("number"))?;
+            Ok(Change { number, region, slot })
+        };
+        sqlx::query("SELECT * FROM changes WHERE number > ? ORDER BY number LIMIT ?")
+            .bind(stored_number(number)?)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| self.unavailable(source))?
+            .iter()
+            .map(change)
+            .collect()
+    }
+
+    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+        sqlx::query("SELECT * FROM ledger WHERE region = ? AND number > ? ORDER BY number LIMIT ?")
+            .bind(region.as_str())
+            .bind(stored_number(after)?)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| self.unavailable(source))?
+            .iter()
+            .map(|row| self.ledger_entry(row))
+            .collect()
+    }
+
+    async fn ledger_head(&self, region: &Region) -> Result<Option<LedgerEntry>> {
+        sqlx::query("SELECT * FROM ledger WHERE region = ? ORDER BY number DESC LIMIT 1")
+            .bind(region.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|source| self.unavailable(source))?
+            .map(|row| self.ledger_entry(&row))
+            .transpose()
     }
 
     async fn next_writer(&self) -> Result<u32> {
@@ -366,6 +587,14 @@ impl KeyStore for SqliteStore {
         self.pool.close().await;
     }
 }
+
+/// Rows with the word of their newest tombstone.
+const KEYS: &str = "SELECT keys.*, floors.generation AS floor_generation, floors.entry AS floor_entry
+     FROM keys LEFT JOIN floors ON floors.name = keys.name";
+
+/// How often the log of writes is asked to empty itself; a reader of its end may be in the way, each time for the
+/// busy timeout.
+const SCRUB_TRIES: u32 = 3;
 
 /// Choices with the statement of the home itself if there is one, otherwise with the other.
 const HOMES: &str = "SELECT homes.*, own, body, signature FROM homes
@@ -501,6 +730,11 @@ impl HomeRegistry for SqliteStore {
     async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// SQLite's integers have a sign.
+fn stored_number(number: u64) -> Result<i64> {
+    i64::try_from(number).map_err(|_| Error::new(Code::StoreUnavailable, "a number past the store's range"))
 }
 
 /// A row that cannot be read back: somebody else wrote it.

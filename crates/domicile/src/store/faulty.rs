@@ -1,0 +1,161 @@
+//! A store that fails when it is told to: for tests of whatever stands on one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{
+    Change, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, LedgerEntry, RowFilter, StoreMark,
+    StoredKey, Write, Written,
+};
+use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::error::{Code, Error, Result};
+use crate::region::Region;
+
+/// What a [`FaultyStore`] does in place of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nothing, and says that it is out of reach.
+    Away,
+    /// The work, and says that it is out of reach: an answer that was lost.
+    Lost,
+    /// The work, and never answers.
+    Silent,
+}
+
+/// Any key store, with faults that a test switches on and off by the name of the operation; and a count of calls.
+#[derive(Debug)]
+pub struct FaultyStore {
+    inner: Arc<dyn KeyStore>,
+    script: Mutex<Script>,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    everywhere: Option<Fault>,
+    faults: HashMap<&'static str, Fault>,
+    calls: HashMap<&'static str, u64>,
+}
+
+impl FaultyStore {
+    /// A store that works, so far.
+    #[must_use]
+    pub fn new(inner: Arc<dyn KeyStore>) -> Self {
+        Self { inner, script: Mutex::default() }
+    }
+
+    /// Has an operation, by its name in [`KeyStore`], fail so from now on, or work again.
+    pub fn fail(&self, operation: &'static str, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.script().faults.insert(operation, fault),
+            None => self.script().faults.remove(operation),
+        };
+    }
+
+    /// Has every operation fail so from now on, or work again.
+    pub fn fail_all(&self, fault: Option<Fault>) {
+        self.script().everywhere = fault;
+    }
+
+    /// How often an operation was asked for.
+    #[must_use]
+    pub fn calls(&self, operation: &'static str) -> u64 {
+        self.script().calls.get(operation).copied().unwrap_or_default()
+    }
+
+    fn script(&self) -> std::sync::MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn played<T>(&self, operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let fault = {
+            let mut script = self.script();
+            *script.calls.entry(operation).or_default() += 1;
+            script.faults.get(operation).copied().or(script.everywhere)
+        };
+        let away = || Error::new(Code::StoreUnavailable, "the key store is away, as it was told to be");
+        match fault {
+            None => work.await,
+            Some(Fault::Away) => Err(away()),
+            Some(Fault::Lost) => work.await.and(Err(away())),
+            Some(Fault::Silent) => {
+                work.await?;
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for FaultyStore {
+    async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
+        self.played("insert", self.inner.insert(row)).await
+    }
+
+    async fn write(&self, write: &Write) -> Result<Written> {
+        self.played("write", self.inner.write(write)).await
+    }
+
+    async fn newest(&self, slot: &KeySlot) -> Result<Option<StoredKey>> {
+        self.played("newest", self.inner.newest(slot)).await
+    }
+
+    async fn versions(&self, slot: &KeySlot) -> Result<Vec<StoredKey>> {
+        self.played("versions", self.inner.versions(slot)).await
+    }
+
+    async fn find(&self, identity: &KeyIdentity) -> Result<Option<StoredKey>> {
+        self.played("find", self.inner.find(identity)).await
+    }
+
+    async fn named(&self, name: KeyName) -> Result<Option<StoredKey>> {
+        self.played("named", self.inner.named(name)).await
+    }
+
+    async fn load_many(
+        &self,
+        filter: &RowFilter,
+        after: Option<&KeyIdentity>,
+        limit: u32,
+    ) -> Result<Vec<StoredKey>> {
+        self.played("load_many", self.inner.load_many(filter, after, limit)).await
+    }
+
+    async fn mark(&self) -> Result<StoreMark> {
+        self.played("mark", self.inner.mark()).await
+    }
+
+    async fn changes_since(&self, number: u64, limit: u32) -> Result<Vec<Change>> {
+        self.played("changes_since", self.inner.changes_since(number, limit)).await
+    }
+
+    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+        self.played("ledger", self.inner.ledger(region, after, limit)).await
+    }
+
+    async fn ledger_head(&self, region: &Region) -> Result<Option<LedgerEntry>> {
+        self.played("ledger_head", self.inner.ledger_head(region)).await
+    }
+
+    async fn next_writer(&self) -> Result<u32> {
+        self.played("next_writer", self.inner.next_writer()).await
+    }
+
+    async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<()> {
+        self.played("begin_chain", self.inner.begin_chain(beginning)).await
+    }
+
+    async fn append_events(&self, chain: ChainId, events: &[SealedEvent]) -> Result<()> {
+        self.played("append_events", self.inner.append_events(chain, events)).await
+    }
+
+    async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>> {
+        self.played("chains", self.inner.chains()).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

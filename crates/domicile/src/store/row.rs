@@ -1,0 +1,157 @@
+//! Rows of the key store: which key, what it may do, and its sealed bytes.
+
+use std::fmt;
+
+use crate::context::KeyKind;
+use crate::hex;
+use crate::period::Period;
+use crate::region::Region;
+use crate::scope::Scope;
+use crate::wire;
+
+/// Whose key it is and for when; versions of a key share a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeySlot {
+    /// What kind of key.
+    pub kind: KeyKind,
+    /// The region that the key belongs to.
+    pub region: Region,
+    /// The scope; for a branch key, the region's own.
+    pub scope: Scope,
+    /// The period; for a branch key, a month.
+    pub period: Period,
+}
+
+impl KeySlot {
+    /// The slot of a region's branch key of a month.
+    #[must_use]
+    pub fn branch(region: &Region, month: Period) -> Self {
+        Self { kind: KeyKind::Branch, region: region.clone(), scope: Scope::of_region(), period: month }
+    }
+
+    /// The slot of a tenant key.
+    #[must_use]
+    pub fn tenant(region: &Region, scope: &Scope, period: Period) -> Self {
+        Self { kind: KeyKind::Tenant, region: region.clone(), scope: scope.clone(), period }
+    }
+}
+
+impl fmt::Display for KeySlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} for {} in {}", self.kind, self.scope, self.period, self.region)
+    }
+}
+
+/// Which key exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeyIdentity {
+    /// Whose and for when.
+    pub slot: KeySlot,
+    /// Which version, from 1.
+    pub version: u32,
+}
+
+/// What a key may still do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyState {
+    /// Seals and opens.
+    Active,
+    /// Opens what it sealed before.
+    DecryptOnly,
+    /// Is gone.
+    Destroyed,
+}
+
+impl KeyState {
+    /// The number, as it stands in rows and associated data.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            KeyState::Active => 0x01,
+            KeyState::DecryptOnly => 0x02,
+            KeyState::Destroyed => 0x03,
+        }
+    }
+
+    /// The state with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [KeyState::Active, KeyState::DecryptOnly, KeyState::Destroyed]
+            .into_iter()
+            .find(|state| state.code() == code)
+    }
+
+    /// The name, as it is shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyState::Active => "active",
+            KeyState::DecryptOnly => "decrypt-only",
+            KeyState::Destroyed => "destroyed",
+        }
+    }
+}
+
+impl fmt::Display for KeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How wrapped keys name the key that wrapped them: the first 16 octets of its first commitment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyName(pub [u8; 16]);
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyName({self})")
+    }
+}
+
+/// One row of the key store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    /// Which key.
+    pub identity: KeyIdentity,
+    /// Which writing of the row, from 1; authenticated with the wrap.
+    pub generation: u64,
+    /// What the key may do; authenticated with the wrap.
+    pub state: KeyState,
+    /// What wrapped keys call it.
+    pub name: KeyName,
+    /// Commits to the identity, the generation and the key.
+    pub commitment: [u8; 32],
+    /// For a tenant key, the version of the branch key that seals it; for a branch key, 0.
+    pub parent_version: u32,
+    /// The key, wrapped by a key service or sealed under a branch key.
+    pub sealed: Vec<u8>,
+}
+
+impl KeyRow {
+    /// What is authenticated with a sealed key: everything in the row but the sealed key itself.
+    #[must_use]
+    pub fn associated(&self, label: &str) -> Vec<u8> {
+        let slot = &self.identity.slot;
+        wire::parts(&[
+            label.as_bytes(),
+            &[slot.kind.code()],
+            slot.region.as_str().as_bytes(),
+            slot.scope.tenant.as_str().as_bytes(),
+            slot.scope.record_type.as_str().as_bytes(),
+            slot.period.to_string().as_bytes(),
+            &self.identity.version.to_be_bytes(),
+            &self.generation.to_be_bytes(),
+            &[self.state.code()],
+            &self.name.0,
+            &self.commitment,
+            &self.parent_version.to_be_bytes(),
+        ])
+    }
+}
