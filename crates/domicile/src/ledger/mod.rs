@@ -72,7 +72,7 @@ impl Ledger {
         };
         let body = statement.encode().map_err(too_long)?;
         let signature = kms.sign(&body).await?;
-        let entry = LedgerEntry { number: statement.number, body, signature };
+        let entry = LedgerEntry { number: statement.number, kind: S::KIND as u8, body, signature };
         // What was signed must verify under the key that every host has pinned.
         self.verify(&entry)?;
         Ok(entry)
@@ -101,7 +101,7 @@ impl Ledger {
         verified.map_err(|Unverified| self.broken(entry.number))?;
         let statement =
             Statement::decode(&entry.body).map_err(|source| self.broken(entry.number).because(source))?;
-        if statement.number != entry.number || statement.region != self.region {
+        if statement.number != entry.number || statement.kind as u8 != entry.kind || statement.region != self.region {
             return Err(self.broken(entry.number));
         }
         Ok(statement)
@@ -110,7 +110,7 @@ impl Ledger {
     /// One entry, verified; `None` when the ledger does not reach so far.
     pub(crate) async fn entry(&self, number: u64) -> Result<Option<Statement>> {
         let Some(before) = number.checked_sub(1) else { return Ok(None) };
-        let page = self.store.ledger(&self.region, before, 1).await?;
+        let page = self.store.ledger(&self.region, &[], before, 1).await?;
         match page.first() {
             Some(entry) if entry.number == number => self.verify(entry).map(Some),
             Some(_) => Err(self.broken(number)),
@@ -130,7 +130,7 @@ impl Ledger {
             previous = Some([0; 32]);
         }
         loop {
-            let page = self.store.ledger(&self.region, after, PAGE).await?;
+            let page = self.store.ledger(&self.region, &[], after, PAGE).await?;
             for entry in &page {
                 let statement = self.verify(entry)?;
                 let follows = previous.is_none_or(|previous| previous == statement.previous);

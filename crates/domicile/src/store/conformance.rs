@@ -83,7 +83,7 @@ async fn compare_and_set(store: &dyn KeyStore, standing: &KeyRow, fresh: &KeyRow
     let region = &standing.identity.slot.region;
     let before = store.mark().await?;
     let replaced = |generation: u64| KeyRow { generation, sealed: vec![7; 300], ..standing.clone() };
-    let entry = |number: u64| LedgerEntry { number, body: vec![5; 40], signature: vec![6; 64] };
+    let entry = |number: u64| LedgerEntry { number, kind: u8::try_from(number).unwrap_or(0), body: vec![5; 40], signature: vec![6; 64] };
     let write = |rows: Vec<RowWrite>, entry: Option<LedgerEntry>| Write {
         region: region.clone(),
         rows,
@@ -123,9 +123,10 @@ async fn compare_and_set(store: &dyn KeyStore, standing: &KeyRow, fresh: &KeyRow
         "floors stay"
     );
     assert_eq!(store.ledger_head(region).await?, Some(entry(2)));
-    assert_eq!(store.ledger(region, 0, 100).await?, [entry(1), entry(2)]);
-    assert_eq!(store.ledger(region, 1, 100).await?, [entry(2)]);
-    assert_eq!(store.ledger(&"elsewhere".parse()?, 0, 100).await?, [], "each region has its own");
+    assert_eq!(store.ledger(region, &[], 0, 100).await?, [entry(1), entry(2)]);
+    assert_eq!(store.ledger(region, &[], 1, 100).await?, [entry(2)]);
+    assert_eq!(store.ledger(region, &[2, 9], 0, 100).await?, [entry(2)], "of these kinds alone");
+    assert_eq!(store.ledger(&"elsewhere".parse()?, &[], 0, 100).await?, [], "each region has its own");
 
     let changes = store.changes_since(before.changes, 100).await?;
     let slots: Vec<_> = changes.iter().map(|change| change.slot.clone()).collect();

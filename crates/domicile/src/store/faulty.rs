@@ -131,8 +131,8 @@ impl KeyStore for FaultyStore {
         self.played("changes_since", self.inner.changes_since(number, limit)).await
     }
 
-    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
-        self.played("ledger", self.inner.ledger(region, after, limit)).await
+    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+        self.played("ledger", self.inner.ledger(region, kinds, after, limit)).await
     }
 
     async fn ledger_head(&self, region: &Region) -> Result<Option<LedgerEntry>> {

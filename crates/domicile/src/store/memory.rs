@@ -208,9 +208,12 @@ impl KeyStore for MemoryStore {
         Ok(since.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
     }
 
-    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
         let contents = self.contents();
-        let entries = contents.ledger.get(region).into_iter().flatten().filter(|entry| entry.number > after);
+        let wanted = |entry: &&LedgerEntry| {
+            entry.number > after && (kinds.is_empty() || kinds.contains(&entry.kind))
+        };
+        let entries = contents.ledger.get(region).into_iter().flatten().filter(wanted);
         Ok(entries.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
     }
 

@@ -96,6 +96,8 @@ pub struct RowWrite {
 pub struct LedgerEntry {
     /// Its place in the region's ledger, from 1.
     pub number: u64,
+    /// What it speaks of, by the number of its kind: to find it by. The body says so too.
+    pub kind: u8,
     /// What was signed: number, predecessor, time and content.
     pub body: Vec<u8>,
     /// The region's signature over the body.
@@ -237,11 +239,12 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
     async fn changes_since(&self, number: u64, limit: u32) -> Result<Vec<Change>>;
 
-    /// Entries of a region's ledger behind this number, in order, at most `limit`.
+    /// Entries of a region's ledger behind this number, of these kinds (of all, when none is named), in order, at
+    /// most `limit`.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
-    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>>;
+    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>>;
 
     /// The newest entry of a region's ledger.
     ///

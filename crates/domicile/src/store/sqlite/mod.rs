@@ -224,7 +224,8 @@ impl SqliteStore {
     fn ledger_entry(&self, row: &SqliteRow) -> Result<LedgerEntry> {
         let number =
             u64::try_from(self.column::<i64>(row, "number")?).map_err(|_| unreadable_row("ledger"))?;
-        Ok(LedgerEntry { number, body: self.column(row, "body")?, signature: self.column(row, "signature")? })
+        let kind = u8::try_from(self.column::<i64>(row, "kind")?).map_err(|_| unreadable_row("ledger"))?;
+        Ok(LedgerEntry { number, kind, body: self.column(row, "body")?, signature: self.column(row, "signature")? })
     }
 
     /// Writes one row, if what stands is what it replaces.
@@ -314,11 +315,12 @@ impl KeyStore for SqliteStore {
             self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(|source| self.unavailable(source))?;
         if let Some(entry) = &write.entry {
             let inserted = sqlx::query(
-                "INSERT INTO ledger SELECT ?1, ?2, ?3, ?4
+                "INSERT INTO ledger SELECT ?1, ?2, ?3, ?4, ?5
                  WHERE ?2 = 1 + (SELECT coalesce(max(number), 0) FROM ledger WHERE region = ?1)",
             )
             .bind(write.region.as_str())
             .bind(stored_number(entry.number)?)
+            .bind(i64::from(entry.kind))
             .bind(&entry.body[..])
             .bind(&entry.signature[..])
             .execute(&mut *transaction)
@@ -473,17 +475,21 @@ impl KeyStore for SqliteStore {
             .collect()
     }
 
-    async fn ledger(&self, region: &Region, after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
-        sqlx::query("SELECT * FROM ledger WHERE region = ? AND number > ? ORDER BY number LIMIT ?")
-            .bind(region.as_str())
-            .bind(stored_number(after)?)
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|source| self.unavailable(source))?
-            .iter()
-            .map(|row| self.ledger_entry(row))
-            .collect()
+    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+        let list = kinds.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
+        let kinds = if kinds.is_empty() { String::new() } else { format!("AND kind IN ({list})") };
+        sqlx::query(AssertSqlSafe(format!(
+            "SELECT * FROM ledger WHERE region = ? AND number > ? {kinds} ORDER BY number LIMIT ?"
+        )))
+        .bind(region.as_str())
+        .bind(stored_number(after)?)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|source| self.unavailable(source))?
+        .iter()
+        .map(|row| self.ledger_entry(row))
+        .collect()
     }
 
     async fn ledger_head(&self, region: &Region) -> Result<Option<LedgerEntry>> {

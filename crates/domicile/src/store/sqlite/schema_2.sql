@@ -9,6 +9,7 @@ BEGIN UPDATE meta SET inserts = inserts + 1; END;
 CREATE TABLE ledger (
     region    TEXT    NOT NULL,
     number    INTEGER NOT NULL,     -- from 1, without a gap
+    kind      INTEGER NOT NULL,     -- what it speaks of
     body      BLOB    NOT NULL,     -- signed: number, predecessor, time, content
     signature BLOB    NOT NULL,
     PRIMARY KEY (region, number)
@@ -31,6 +32,7 @@ CREATE TABLE changes (
     period      TEXT
 ) STRICT;
 
+CREATE INDEX ledger_kinds ON ledger (region, kind, number);
 CREATE TRIGGER ledger_new BEFORE INSERT ON ledger
 WHEN NEW.number <> 1 + (SELECT coalesce(max(number), 0) FROM ledger WHERE region = NEW.region)
 BEGIN SELECT RAISE(ABORT, 'the ledger grows by one entry after the other'); END;
