@@ -101,7 +101,10 @@ impl Ledger {
         verified.map_err(|Unverified| self.broken(entry.number))?;
         let statement =
             Statement::decode(&entry.body).map_err(|source| self.broken(entry.number).because(source))?;
-        if statement.number != entry.number || statement.kind as u8 != entry.kind || statement.region != self.region {
+        if statement.number != entry.number
+            || statement.kind as u8 != entry.kind
+            || statement.region != self.region
+        {
             return Err(self.broken(entry.number));
         }
         Ok(statement)

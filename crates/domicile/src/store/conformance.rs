@@ -11,6 +11,7 @@ use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::Result;
 use crate::home::{HomeChoice, SignedStatement};
+use crate::puncture::LeafNumber;
 use crate::region::Place;
 use crate::scope::{RecordType, Scope};
 use crate::time::Time;
@@ -83,14 +84,24 @@ async fn compare_and_set(store: &dyn KeyStore, standing: &KeyRow, fresh: &KeyRow
     let region = &standing.identity.slot.region;
     let before = store.mark().await?;
     let replaced = |generation: u64| KeyRow { generation, sealed: vec![7; 300], ..standing.clone() };
-    let entry = |number: u64| LedgerEntry { number, kind: u8::try_from(number).unwrap_or(0), body: vec![5; 40], signature: vec![6; 64] };
+    let entry = |number: u64| LedgerEntry {
+        number,
+        kind: u8::try_from(number).unwrap_or(0),
+        body: vec![5; 40],
+        signature: vec![6; 64],
+    };
     let write = |rows: Vec<RowWrite>, entry: Option<LedgerEntry>| Write {
         region: region.clone(),
         rows,
         entry,
         incarnation: None,
     };
-    let set = |row: KeyRow, replaces: Option<u64>| RowWrite { row, replaces, buries: true };
+    let set = |row: KeyRow, replaces: Option<u64>| RowWrite {
+        row,
+        replaces,
+        buries: true,
+        leaves: vec![LeafNumber(3), LeafNumber(u64::MAX)],
+    };
 
     assert_eq!(store.ledger_head(region).await?, None);
     let stale = [
@@ -115,7 +126,10 @@ async fn compare_and_set(store: &dyn KeyStore, standing: &KeyRow, fresh: &KeyRow
     assert_eq!(store.write(&both).await?, Written::Overtaken, "once");
     let floor = Some(Floor { generation: 2, entry: 1 });
     assert_eq!(store.named(standing.name).await?, Some(StoredKey { row: replaced(2), floor }));
-    let quiet = RowWrite { buries: false, ..set(replaced(3), Some(2)) };
+    assert_eq!(store.tombstone(standing.name, LeafNumber(u64::MAX)).await?, Some(1));
+    assert_eq!(store.tombstone(standing.name, LeafNumber(4)).await?, None);
+    assert_eq!(store.tombstone(KeyName([77; 16]), LeafNumber(3)).await?, None);
+    let quiet = RowWrite { buries: false, leaves: Vec::new(), ..set(replaced(3), Some(2)) };
     assert!(matches!(store.write(&write(vec![quiet], Some(entry(2)))).await?, Written::Done { .. }));
     assert_eq!(
         store.find(&standing.identity).await?,

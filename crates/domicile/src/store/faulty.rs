@@ -11,6 +11,7 @@ use super::{
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
+use crate::puncture::LeafNumber;
 use crate::region::Region;
 
 /// What a [`FaultyStore`] does in place of its work.
@@ -123,6 +124,10 @@ impl KeyStore for FaultyStore {
         self.played("load_many", self.inner.load_many(filter, after, limit)).await
     }
 
+    async fn tombstone(&self, name: KeyName, leaf: LeafNumber) -> Result<Option<u64>> {
+        self.played("tombstone", self.inner.tombstone(name, leaf)).await
+    }
+
     async fn mark(&self) -> Result<StoreMark> {
         self.played("mark", self.inner.mark()).await
     }
@@ -131,7 +136,13 @@ impl KeyStore for FaultyStore {
         self.played("changes_since", self.inner.changes_since(number, limit)).await
     }
 
-    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+    async fn ledger(
+        &self,
+        region: &Region,
+        kinds: &[u8],
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<LedgerEntry>> {
         self.played("ledger", self.inner.ledger(region, kinds, after, limit)).await
     }
 

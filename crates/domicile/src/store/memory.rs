@@ -14,6 +14,7 @@ use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
 use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, Types};
+use crate::puncture::LeafNumber;
 use crate::region::Region;
 use crate::scope::TenantId;
 use crate::time::Time;
@@ -35,6 +36,7 @@ struct Contents {
     inserts: u64,
     keys: HashMap<KeyIdentity, KeyRow>,
     floors: HashMap<KeyName, Floor>,
+    tombstones: HashMap<(KeyName, LeafNumber), u64>,
     ledger: BTreeMap<Region, Vec<LedgerEntry>>,
     changes: Vec<Change>,
     writers: u32,
@@ -138,6 +140,9 @@ impl KeyStore for MemoryStore {
             if let Some(entry) = write.entry.as_ref().filter(|_| row.buries) {
                 let floor = Floor { generation: row.row.generation, entry: entry.number };
                 contents.floors.insert(row.row.name, floor);
+                for leaf in &row.leaves {
+                    contents.tombstones.entry((row.row.name, *leaf)).or_insert(entry.number);
+                }
             }
         }
         contents.incarnation = write.incarnation.unwrap_or(contents.incarnation);
@@ -193,6 +198,10 @@ impl KeyStore for MemoryStore {
         Ok(rows)
     }
 
+    async fn tombstone(&self, name: KeyName, leaf: LeafNumber) -> Result<Option<u64>> {
+        Ok(self.contents().tombstones.get(&(name, leaf)).copied())
+    }
+
     async fn mark(&self) -> Result<StoreMark> {
         let contents = self.contents();
         Ok(StoreMark {
@@ -208,11 +217,16 @@ impl KeyStore for MemoryStore {
         Ok(since.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
     }
 
-    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+    async fn ledger(
+        &self,
+        region: &Region,
+        kinds: &[u8],
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<LedgerEntry>> {
         let contents = self.contents();
-        let wanted = |entry: &&LedgerEntry| {
-            entry.number > after && (kinds.is_empty() || kinds.contains(&entry.kind))
-        };
+        let wanted =
+            |entry: &&LedgerEntry| entry.number > after && (kinds.is_empty() || kinds.contains(&entry.kind));
         let entries = contents.ledger.get(region).into_iter().flatten().filter(wanted);
         Ok(entries.take(usize::try_from(limit).unwrap_or(usize::MAX)).cloned().collect())
     }

@@ -26,6 +26,7 @@ use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::period::Period;
+use crate::puncture::LeafNumber;
 use crate::region::Region;
 use crate::scope::TenantId;
 
@@ -89,6 +90,8 @@ pub struct RowWrite {
     pub replaces: Option<u64>,
     /// Whether the write's entry in the ledger is a tombstone of this key.
     pub buries: bool,
+    /// The leaves that it takes from the key, to find the tombstone by; none where it takes all of them.
+    pub leaves: Vec<LeafNumber>,
 }
 
 /// What a region said, as its ledger keeps it. The store judges none of it.
@@ -227,6 +230,12 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<Vec<StoredKey>>;
 
+    /// The entry of the ledger that took this leaf from this key.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn tombstone(&self, name: KeyName, leaf: LeafNumber) -> Result<Option<u64>>;
+
     /// Which store this is, and how far it has come.
     ///
     /// # Errors
@@ -244,7 +253,8 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
-    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>>;
+    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32)
+    -> Result<Vec<LedgerEntry>>;
 
     /// The newest entry of a region's ledger.
     ///

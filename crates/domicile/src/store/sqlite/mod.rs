@@ -20,6 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::files;
 use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
+use crate::puncture::LeafNumber;
 use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
 use crate::scope::{RecordType, Scope, TenantId};
@@ -225,7 +226,12 @@ impl SqliteStore {
         let number =
             u64::try_from(self.column::<i64>(row, "number")?).map_err(|_| unreadable_row("ledger"))?;
         let kind = u8::try_from(self.column::<i64>(row, "kind")?).map_err(|_| unreadable_row("ledger"))?;
-        Ok(LedgerEntry { number, kind, body: self.column(row, "body")?, signature: self.column(row, "signature")? })
+        Ok(LedgerEntry {
+            number,
+            kind,
+            body: self.column(row, "body")?,
+            signature: self.column(row, "signature")?,
+        })
     }
 
     /// Writes one row, if what stands is what it replaces.
@@ -298,7 +304,7 @@ impl SqliteStore {
 #[async_trait]
 impl KeyStore for SqliteStore {
     async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
-        let write = RowWrite { row: row.clone(), replaces: None, buries: false };
+        let write = RowWrite { row: row.clone(), replaces: None, buries: false, leaves: Vec::new() };
         let mut connection = self.pool.acquire().await.map_err(|source| self.unavailable(source))?;
         if self.write_row(&mut connection, &write).await? {
             return Ok(Inserted::Ours);
@@ -349,6 +355,18 @@ impl KeyStore for SqliteStore {
                 .execute(&mut *transaction)
                 .await
                 .map_err(|source| self.unavailable(source))?;
+                for leaf in &row.leaves {
+                    // Of several tombstones of one leaf, the first is the one that took it.
+                    sqlx::query(
+                        "INSERT INTO tombstones VALUES (?, ?, ?) ON CONFLICT (name, leaf) DO NOTHING",
+                    )
+                    .bind(&row.row.name.0[..])
+                    .bind(&leaf.0.to_be_bytes()[..])
+                    .bind(stored_number(entry.number)?)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(|source| self.unavailable(source))?;
+                }
             }
         }
         if let Some(incarnation) = &write.incarnation {
@@ -430,6 +448,18 @@ impl KeyStore for SqliteStore {
         self.many_keys(rows).await
     }
 
+    async fn tombstone(&self, name: KeyName, leaf: LeafNumber) -> Result<Option<u64>> {
+        let row = sqlx::query("SELECT entry FROM tombstones WHERE name = ? AND leaf = ?")
+            .bind(&name.0[..])
+            .bind(&leaf.0.to_be_bytes()[..])
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|source| self.unavailable(source))?;
+        let entry =
+            |row| u64::try_from(self.column::<i64>(row, "entry")?).map_err(|_| unreadable_row("tombstone"));
+        row.as_ref().map(entry).transpose()
+    }
+
     async fn mark(&self) -> Result<StoreMark> {
         let row = sqlx::query(
             "SELECT incarnation, inserts, (SELECT coalesce(max(number), 0) FROM changes) AS changes FROM meta",
@@ -475,7 +505,13 @@ impl KeyStore for SqliteStore {
             .collect()
     }
 
-    async fn ledger(&self, region: &Region, kinds: &[u8], after: u64, limit: u32) -> Result<Vec<LedgerEntry>> {
+    async fn ledger(
+        &self,
+        region: &Region,
+        kinds: &[u8],
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<LedgerEntry>> {
         let list = kinds.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
         let kinds = if kinds.is_empty() { String::new() } else { format!("AND kind IN ({list})") };
         sqlx::query(AssertSqlSafe(format!(

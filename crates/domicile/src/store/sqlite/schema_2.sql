@@ -22,6 +22,14 @@ CREATE TABLE floors (
     entry      INTEGER NOT NULL     -- its number in the ledger of the key's region
 ) STRICT, WITHOUT ROWID;
 
+-- Which entry of the ledger took a leaf from a key.
+CREATE TABLE tombstones (
+    name  BLOB    NOT NULL,
+    leaf  BLOB    NOT NULL,         -- 8 octets, big-endian
+    entry INTEGER NOT NULL,
+    PRIMARY KEY (name, leaf)
+) STRICT, WITHOUT ROWID;
+
 -- AUTOINCREMENT: numbers do not come again. No kind: the region's ledger grew.
 CREATE TABLE changes (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -44,6 +52,10 @@ CREATE TRIGGER floors_rise BEFORE UPDATE ON floors
 WHEN NEW.generation < OLD.generation OR NEW.name <> OLD.name
 BEGIN SELECT RAISE(ABORT, 'what was taken from a key is not given back'); END;
 CREATE TRIGGER floors_forever BEFORE DELETE ON floors
+BEGIN SELECT RAISE(ABORT, 'what was taken from a key is not given back'); END;
+CREATE TRIGGER tombstones_once BEFORE UPDATE ON tombstones
+BEGIN SELECT RAISE(ABORT, 'what was taken from a key is not given back'); END;
+CREATE TRIGGER tombstones_forever BEFORE DELETE ON tombstones
 BEGIN SELECT RAISE(ABORT, 'what was taken from a key is not given back'); END;
 CREATE TRIGGER keys_rise BEFORE UPDATE ON keys
 WHEN NEW.generation <= OLD.generation OR NEW.name <> OLD.name
