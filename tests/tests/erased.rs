@@ -1,17 +1,17 @@
-//! Erased keys: a leaf of a tenant key taken out of its row, as the specification says that a row is written anew.
-//! What the leaf wrapped is gone, in every copy, and nothing else is.
+//! Erased keys: what is left of a row is what the specification says, what the leaf wrapped is gone in every copy, nothing
+//! else is, and no loss passes for an erasure.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use domicile::context::EncryptionContext;
 use domicile::danger::{expose, hkdf_sha512, hmac_sha256};
-use domicile::keyring::LeafRef;
-use domicile::store::{KeyIdentity, KeyRow, KeySlot, KeyStore, SqliteStore};
+use domicile::keyring::{LeafOf, LeafRef, Subject};
+use domicile::store::{KeyIdentity, KeySlot, KeyStore, SqliteStore};
 use domicile::wire::parts;
-use domicile::{Action, Class, Code, Purpose};
+use domicile::{Action, Class, Code, Purpose, TenantId};
 use domicile_record::format::{BlockHeader, BlockKind, LaneNo, LaneOpen, SegmentHeader};
-use domicile_record::{Segment, Selection, State, verify};
-use domicile_tests::{Home, scope};
+use domicile_record::{Erasable, Segment, Selection, State, inspect, verify};
+use domicile_tests::{Home, hex, scope};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use xaes_256_gcm::Xaes256Gcm;
 use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
@@ -50,37 +50,14 @@ fn punctured(state: &[u8], leaf: u64) -> Vec<u8> {
     erased
 }
 
-/// KEY-9: what a row of a later generation commits to.
-fn commitment(row: &KeyRow, state: &[u8]) -> [u8; 32] {
-    use sha2::{Digest, Sha256};
-    let slot = &row.identity.slot;
-    Sha256::digest(parts(&[
-        b"domicile/v1/commitment/tenant-key",
-        slot.region.as_str().as_bytes(),
-        slot.scope.tenant.as_str().as_bytes(),
-        slot.scope.record_type.as_str().as_bytes(),
-        slot.period.to_string().as_bytes(),
-        &row.identity.version.to_be_bytes(),
-        &row.generation.to_be_bytes(),
-        &[row.state.code()],
-        &row.name.0,
-        state,
-    ]))
-    .into()
-}
-
-/// Takes a leaf out of the key that a wrap names, and writes its row anew.
-async fn erase(home: &Home, leaf: LeafRef) {
-    let path = home.directory.path().join("domicile.db");
-    let store = SqliteStore::open(&path).await.unwrap();
-    let mut row = store.named(leaf.key).await.unwrap().unwrap().row;
-    let slot = KeySlot::branch(&row.identity.slot.region, row.identity.slot.period.month());
-    let branch = store
-        .find(&KeyIdentity { slot: slot.clone(), version: row.parent_version })
-        .await
-        .unwrap()
-        .unwrap()
-        .row;
+/// KEY-10: the state of the key that a wrap names, opened with the branch key by hand.
+async fn state_of(home: &Home, leaf: LeafRef) -> Vec<u8> {
+    let store = SqliteStore::open(&home.directory.path().join("domicile.db")).await.unwrap();
+    let row = store.named(leaf.key).await.unwrap().unwrap().row;
+    let month = row.identity.slot.period.month();
+    let slot = KeySlot::branch(&row.identity.slot.region, &TenantId::REGION, month);
+    let identity = KeyIdentity { slot: slot.clone(), version: row.parent_version };
+    let branch = store.find(&identity).await.unwrap().unwrap().row;
     let context = EncryptionContext {
         region: slot.region.clone(),
         owner: slot.scope.tenant.clone(),
@@ -88,6 +65,7 @@ async fn erase(home: &Home, leaf: LeafRef) {
         kind: slot.kind,
         version: branch.identity.version,
         generation: branch.generation,
+        share: None,
     };
     let known = home.domicile.region(&slot.region).unwrap();
     // KEY-8: custody, one wrap, its length.
@@ -95,27 +73,39 @@ async fn erase(home: &Home, leaf: LeafRef) {
     let mut key = [0; 32];
     hkdf_sha512(expose(&branch_key), &[], &parts(&[b"domicile/v1/branch/tenant-key"]), &mut key);
     let cipher = Xaes256Gcm::new((&key).into());
-
     let (nonce, ciphertext) = row.sealed.split_first_chunk::<24>().unwrap();
     let associated = row.associated("domicile/v1/tenant-key");
     let state = cipher.decrypt(nonce.into(), Payload { msg: ciphertext, aad: &associated }).unwrap();
-    let state = punctured(&state, leaf.leaf.0);
-    row.generation += 1;
-    row.commitment = commitment(&row, &state);
-    let associated = row.associated("domicile/v1/tenant-key");
-    let nonce = [7; 24];
-    let ciphertext = cipher.encrypt((&nonce).into(), Payload { msg: &state, aad: &associated }).unwrap();
-    row.sealed = [&nonce[..], &ciphertext].concat();
+    KeyStore::close(&store).await;
+    state
+}
 
+/// Erases as a user does, and holds what is left of the key against the specification.
+async fn erase(home: &Home, bytes: &[u8], what: Erasable) {
+    let inspected = inspect(bytes).unwrap();
+    let leaf = match &what {
+        Erasable::Lanes(lanes) => leaves(bytes, lanes[0]).0,
+        _ => leaves(bytes, LaneNo::REGION).1,
+    };
+    let before = state_of(home, leaf).await;
+    let domicile = home.restarted().await;
+    let report =
+        domicile_record::erase(&domicile, bytes, &what, &inspected.segment, Purpose::Maintenance).await;
+    assert!(report.unwrap()[0].1.scrubbed);
+    domicile.close().await;
+    assert_eq!(state_of(home, leaf).await, punctured(&before, leaf.leaf.0));
+}
+
+async fn write(home: &Home, statement: &str) {
+    let path = home.directory.path().join("domicile.db");
     let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path)).await.unwrap();
-    sqlx::query("UPDATE keys SET generation = ?, commitment = ?, sealed = ? WHERE name = ?")
-        .bind(i64::try_from(row.generation).unwrap())
-        .bind(&row.commitment[..])
-        .bind(&row.sealed[..])
-        .bind(&row.name.0[..])
-        .execute(&pool)
-        .await
-        .unwrap();
+    for trigger in ["keys_rise", "tombstones_forever", "ledger_once"] {
+        sqlx::query(sqlx::AssertSqlSafe(format!("DROP TRIGGER IF EXISTS {trigger}")))
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&pool).await.unwrap();
     pool.close().await;
 }
 
@@ -131,7 +121,7 @@ async fn opened(home: &Home, bytes: &[u8], selection: impl Into<Selection>) -> (
 async fn an_erased_lane_is_gone_and_its_neighbours_are_not() {
     let home = Home::of(&["acme", "globex"]).await;
     let (bytes, other) = (home.sealed(&["acme", "globex"]).await, home.sealed(&["acme", "globex"]).await);
-    erase(&home, leaves(&bytes, LaneNo(1)).0).await;
+    erase(&home, &bytes, Erasable::Lanes(vec![LaneNo(1)])).await;
 
     let domicile = home.restarted().await;
     let segment =
@@ -155,7 +145,7 @@ async fn a_segment_whose_own_leaf_was_erased_is_retired() {
     let (bytes, other) = (home.sealed(&["acme", "globex"]).await, home.sealed(&["acme", "globex"]).await);
     let (_, segment_leaf) = leaves(&bytes, LaneNo(2));
     assert_eq!(leaves(&bytes, LaneNo::REGION).1, segment_leaf, "one for the whole segment");
-    erase(&home, segment_leaf).await;
+    erase(&home, &bytes, Erasable::Segment).await;
 
     assert_eq!(opened(&home, &bytes, Selection::all()).await, (State::Retired, Vec::new()));
     assert_eq!(opened(&home, &bytes, &[scope("acme")]).await, (State::Retired, Vec::new()));
@@ -173,26 +163,55 @@ async fn a_row_written_anew_keeps_its_name() {
     let home = Home::of(&["acme", "globex"]).await;
     let bytes = home.sealed(&["acme", "globex"]).await;
     let (tenant_leaf, _) = leaves(&bytes, LaneNo(2));
-    erase(&home, leaves(&bytes, LaneNo(1)).0).await;
+    erase(&home, &bytes, Erasable::Lanes(vec![LaneNo(1)])).await;
     // The name of a later generation is in the commitment and under the tag: it cannot be given to another row.
-    let path = home.directory.path().join("domicile.db");
-    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(path)).await.unwrap();
-    sqlx::query("UPDATE keys SET name = zeroblob(16) WHERE name = ?")
-        .bind(&tenant_leaf.key.0[..])
-        .execute(&pool)
-        .await
-        .unwrap();
-    sqlx::query("UPDATE keys SET name = ? WHERE generation = 2")
-        .bind(&tenant_leaf.key.0[..])
-        .execute(&pool)
-        .await
-        .unwrap();
-    pool.close().await;
+    let name = hex(&tenant_leaf.key.0);
+    write(&home, &format!("UPDATE keys SET name = zeroblob(16) WHERE name = x'{name}'")).await;
+    write(&home, &format!("UPDATE keys SET name = x'{name}' WHERE generation = 2")).await;
     let domicile = home.restarted().await;
     let permit = domicile.permit(&scope("acme"), Action::Open(Purpose::Support.into())).await;
     let opened = domicile
         .keyring()
-        .opening_leaves(permit.unwrap(), &[("2026-11".parse().unwrap(), tenant_leaf)])
+        .opening_leaves(
+            permit.unwrap(),
+            &[LeafOf {
+                period: "2026-11".parse().unwrap(),
+                leaf: tenant_leaf,
+                subject: Subject::Segment { segment: [0; 32] },
+            }],
+        )
         .await;
     assert_eq!(opened[0].as_ref().unwrap_err().code(), Code::KeyUnverified);
+}
+
+#[tokio::test]
+async fn a_loss_does_not_pass_for_an_erasure() {
+    let home = Home::of(&["acme", "globex"]).await;
+    let (bytes, other) = (home.sealed(&["acme", "globex"]).await, home.sealed(&["acme", "globex"]).await);
+    erase(&home, &bytes, Erasable::Lanes(vec![LaneNo(1)])).await;
+    let obstacle = async |bytes: Vec<u8>| {
+        let domicile = home.restarted().await;
+        let segment =
+            Segment::open_source(&domicile, &bytes[..], Purpose::Support, &[scope("acme")]).await.unwrap();
+        segment.lanes()[0].obstacle().map(domicile::Error::code)
+    };
+    assert_eq!(obstacle(bytes.clone()).await, Some(Code::KeyDestroyed));
+
+    // Somebody who may write the other file has its lane name the leaf that was erased.
+    let (erased, named) = (leaves(&bytes, LaneNo(1)).0, leaves(&other, LaneNo(1)).0);
+    assert_eq!(erased.key, named.key);
+    let [erased, named] = [erased, named].map(|leaf| [&leaf.key.0[..], &leaf.leaf.0.to_be_bytes()].concat());
+    let at = other.windows(named.len()).position(|window| window == named).unwrap();
+    let mut swapped = other.clone();
+    swapped[at..at + erased.len()].copy_from_slice(&erased);
+    assert_eq!(obstacle(swapped).await, Some(Code::KeyUnknown));
+    assert_eq!(obstacle(other).await, None);
+
+    // Without its tombstone, nobody can say that a leaf was erased; nor with one that nobody signed.
+    write(&home, "DELETE FROM tombstones").await;
+    assert_eq!(obstacle(bytes.clone()).await, Some(Code::KeyUnknown));
+    write(&home, "UPDATE ledger SET signature = zeroblob(64)").await;
+    let domicile = home.restarted().await;
+    let opened = Segment::open_source(&domicile, &bytes[..], Purpose::Support, &[scope("acme")]).await;
+    assert_eq!(opened.unwrap_err().code(), Code::LedgerUnverified);
 }

@@ -17,7 +17,7 @@ mod writer;
 
 pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
-pub use reader::{Blocks, Restored, Segment, SegmentLane, Selection, Source, State};
+pub use reader::{Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase};
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};
 pub use writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};

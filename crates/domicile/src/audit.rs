@@ -15,6 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::guard::Action;
 use crate::hex;
 use crate::kms::Kms;
+use crate::observe;
 use crate::period::Period;
 use crate::random::Randomness;
 use crate::region::{Place, Region};
@@ -43,6 +44,16 @@ pub enum EventKind {
     Seal,
     /// Something was refused.
     Refuse,
+    /// Leaves are taken out of keys: recorded before it is done; the ledger has the tombstone.
+    Erase,
+    /// Keys are destroyed: recorded before it is done; the ledger has the tombstone.
+    Destroy,
+    /// A key is followed by a new version, or wrapped anew: recorded before it is done.
+    Rotate,
+    /// A hold was added or released, or a shredding asked for or taken back.
+    Order,
+    /// A restored store is made good.
+    Replay,
 }
 
 /// One event. What does not apply is left out.
@@ -75,6 +86,12 @@ pub struct Event {
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leaves: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    what: Option<&'static str>,
     outcome: &'static str,
 }
 
@@ -97,6 +114,9 @@ impl Event {
             records: None,
             bytes: None,
             digest: None,
+            keys: None,
+            leaves: None,
+            what: None,
             outcome: "ok",
         }
     }
@@ -105,7 +125,7 @@ impl Event {
     #[must_use]
     pub fn action(mut self, action: &Action) -> Self {
         self.purpose = Some(action.as_str());
-        if let Action::Open(request) = action {
+        if let Action::Open(request) | Action::Manage(request) = action {
             self.reference = request.reference().map(str::to_owned);
         }
         self
@@ -180,6 +200,21 @@ impl Event {
     #[must_use]
     pub fn digest(mut self, digest: &[u8]) -> Self {
         self.digest = Some(hex::encode(digest));
+        self
+    }
+
+    /// How many keys were changed, and how many leaves taken out of them.
+    #[must_use]
+    pub fn changed(mut self, keys: usize, leaves: usize) -> Self {
+        self.keys = Some(keys as u64);
+        self.leaves = (leaves > 0).then_some(leaves as u64);
+        self
+    }
+
+    /// What of several things was done.
+    #[must_use]
+    pub fn what(mut self, what: &'static str) -> Self {
+        self.what = Some(what);
         self
     }
 
@@ -272,6 +307,7 @@ impl AuditChain {
         }
         self.store.append_events(chain, &sealed).await.map_err(unavailable)?;
         *head = Some(Head { chain, number, digest });
+        observe::recorded(sealed.len());
         Ok(())
     }
 

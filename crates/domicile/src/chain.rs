@@ -89,10 +89,10 @@ pub(crate) fn digest_after(previous: &[u8; 32], number: u64, body: &str) -> [u8;
 /// A chain that was cut at its end still verifies; checkpoints that others hold show that.
 ///
 /// # Errors
-/// [`KeyUnverified`](Code::KeyUnverified) naming the first event that is not what it was.
+/// [`LedgerUnverified`](Code::LedgerUnverified) naming the first event that is not what it was.
 pub fn verify_chain(beginning: &ChainBeginning, events: &[SealedEvent], key: &VerifyingKey) -> Result<()> {
     let broken = |what: String| {
-        Error::new(Code::KeyUnverified, what)
+        Error::new(Code::LedgerUnverified, what)
             .at(format!("audit chain {}", beginning.chain))
             .advise("the audit chain was changed behind Domicile's back: find out by whom")
     };

@@ -249,6 +249,16 @@ impl Homes {
         Ok(elsewhere)
     }
 
+    /// Puts back a choice that the registry lost, with what was signed about it.
+    pub(crate) async fn restore(&self, list: SignedChoices, home: &ChosenHome) -> Result<()> {
+        self.verify(home)?;
+        match self.registry.choose(std::slice::from_ref(&list), home.chosen).await? {
+            Chosen::Made if list.own => self.registry.add_statement(&list).await,
+            Chosen::Made => Ok(()),
+            Chosen::Contradicted(contradicted) => Err(self.refuse(&contradicted).await?),
+        }
+    }
+
     async fn record(&self, kind: EventKind, choices: &[HomeChoice]) -> Result<()> {
         if choices.is_empty() {
             return Ok(());

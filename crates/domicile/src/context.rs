@@ -71,20 +71,33 @@ pub struct EncryptionContext {
     pub version: u32,
     /// Which writing of the key's row, from 1.
     pub generation: u64,
+    /// Where several must agree, which share this wrap holds.
+    pub share: Option<Share>,
+}
+
+/// One of the shares of a key that opens with all of them together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Its place in the row, from 1.
+    pub index: u8,
+    /// How many there are.
+    pub of: u8,
 }
 
 impl EncryptionContext {
     /// The pairs, sorted by name.
     #[must_use]
-    pub fn pairs(&self) -> [(&'static str, String); 6] {
-        [
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = vec![
             ("domicile:generation", self.generation.to_string()),
             ("domicile:kind", self.kind.to_string()),
             ("domicile:owner", self.owner.to_string()),
             ("domicile:period", self.period.to_string()),
             ("domicile:region", self.region.to_string()),
-            ("domicile:version", self.version.to_string()),
-        ]
+        ];
+        pairs.extend(self.share.map(|share| ("domicile:share", format!("{}/{}", share.index, share.of))));
+        pairs.push(("domicile:version", self.version.to_string()));
+        pairs
     }
 
     /// The associated data of a wrap: `label`, then names and values in order.
@@ -113,9 +126,11 @@ mod tests {
             kind: KeyKind::Branch,
             version: 1,
             generation: 1,
+            share: Some(Share { index: 1, of: 2 }),
         };
-        let names = context.pairs().map(|(name, _)| name);
+        let names: Vec<_> = context.pairs().into_iter().map(|(name, _)| name).collect();
         assert!(names.is_sorted());
         assert!(names.iter().all(|name| name.starts_with("domicile:")));
+        assert_eq!(EncryptionContext { share: None, ..context }.pairs().len(), 6);
     }
 }

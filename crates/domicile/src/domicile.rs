@@ -9,19 +9,23 @@ use crate::choosing::{ChoiceReport, Homes};
 use crate::config::{Config, KmsConfig, Url};
 use crate::engine::{Engine, Engines, Suite};
 use crate::error::{Code, Error, Result};
+use crate::export::Export;
 use crate::guard::{Action, Guard, Permit};
 use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
-use crate::keyring::{Keyring, RegionKeys};
+use crate::keyring::{Ages, Follower, Keyring, RegionParts, ReplayReport};
 #[cfg(feature = "sqlite")]
 use crate::kms::Kms;
-use crate::kms::LocalKms;
+use crate::kms::{Custody, LocalKms};
 use crate::known_regions::{KnownRegion, KnownRegions};
+use crate::ledger::Ledger;
 use crate::period::{Period, PeriodUnit};
 use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
+use crate::retention::Retention;
 use crate::scope::{RecordType, Scope, TenantId};
-use crate::store::HomeRegistry;
+use crate::store::{HomeRegistry, SignedChoices};
 use crate::time::{Clock, SystemClock, Time};
+use crate::witness::Witness;
 
 /// Regions, homes, keys and audit of one process that knows where it is. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,6 +41,7 @@ struct Inner {
     keyring: Keyring,
     audit: Arc<AuditChain>,
     periods: BTreeMap<RecordType, PeriodUnit>,
+    retention: Retention,
     engine: Option<Engine>,
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
@@ -49,6 +54,11 @@ pub struct Builder {
     regions: KnownRegions,
     homes: Arc<dyn HomeRegistry>,
     periods: BTreeMap<RecordType, PeriodUnit>,
+    custody: BTreeMap<(Region, Option<TenantId>), Custody>,
+    retention: Retention,
+    backups_kept: Option<jiff::Span>,
+    ages: Ages,
+    witness: Option<std::path::PathBuf>,
     engine: Option<Engine>,
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
@@ -67,6 +77,42 @@ impl Builder {
     #[must_use]
     pub fn period(mut self, record_type: RecordType, unit: PeriodUnit) -> Self {
         self.periods.insert(record_type, unit);
+        self
+    }
+
+    /// Says who holds the branch keys of a region, where it is not its key service alone; or those of one tenant there,
+    /// which has custody of its own.
+    #[must_use]
+    pub fn custody(mut self, region: Region, tenant: Option<TenantId>, custody: Custody) -> Self {
+        self.custody.insert((region, tenant), custody);
+        self
+    }
+
+    /// Says how long records are kept; otherwise for ever.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Says how long backups of the key stores are kept: an erasure is final when the last of them is gone.
+    #[must_use]
+    pub fn backups_kept(mut self, kept: jiff::Span) -> Self {
+        self.backups_kept = Some(kept);
+        self
+    }
+
+    /// Changes how long keys are used without asking again.
+    #[must_use]
+    pub fn ages(mut self, ages: Ages) -> Self {
+        self.ages = ages;
+        self
+    }
+
+    /// Remembers in this file what was seen of the key stores, so that one that is put back in time is known by it.
+    #[must_use]
+    pub fn witness(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.witness = Some(path.into());
         self
     }
 
@@ -120,19 +166,43 @@ impl Builder {
             self.clock.clone(),
             self.randomness.clone(),
         ));
-        let keys: HashMap<_, _> = self
-            .regions
-            .all()
-            .filter_map(|known| {
-                let kms = known.kms.clone()?;
-                let keys = RegionKeys { place: known.place.clone(), kms, store: known.store.clone() };
-                Some((known.place.region.clone(), keys))
+        let witness = self.witness.map(|path| Arc::new(Witness::new(path)));
+        let parts = |known: &KnownRegion| {
+            let kms = known.kms.clone()?;
+            let region = &known.place.region;
+            let own = self.custody.iter().filter(|((of, _), _)| of == region);
+            let custodies = own.filter_map(|((_, tenant), custody)| Some((tenant.clone()?, custody.clone())));
+            let ledger = Ledger {
+                region: region.clone(),
+                verifying_key: known.verifying_key,
+                kms: Some(kms.clone()),
+                store: known.store.clone(),
+                clock: self.clock.clone(),
+            };
+            Some(RegionParts {
+                place: known.place.clone(),
+                custodies: custodies.collect(),
+                custody: self
+                    .custody
+                    .get(&(region.clone(), None))
+                    .cloned()
+                    .unwrap_or_else(|| Custody::one(kms)),
+                ledger,
+                follower: Arc::new(Follower::new(witness.clone())),
             })
-            .collect();
+        };
+        let keys = self.regions.all().filter_map(parts).collect();
         Ok(Domicile {
             inner: Arc::new(Inner {
                 guard: Guard::new(here.place.clone()),
-                keyring: Keyring::new(keys, audit.clone(), self.randomness.clone()),
+                keyring: Keyring::new(
+                    keys,
+                    self.ages,
+                    self.backups_kept,
+                    &self.clock,
+                    &audit,
+                    &self.randomness,
+                ),
                 homes: Homes {
                     registry: self.homes,
                     regions: self.regions.clone(),
@@ -142,6 +212,7 @@ impl Builder {
                 },
                 audit,
                 periods: self.periods,
+                retention: self.retention,
                 engine: self.engine,
                 clock: self.clock,
                 randomness: self.randomness,
@@ -236,6 +307,11 @@ impl Domicile {
             homes,
             regions: KnownRegions::default(),
             periods: BTreeMap::new(),
+            custody: BTreeMap::new(),
+            retention: Retention::default(),
+            backups_kept: None,
+            ages: Ages::default(),
+            witness: None,
             engine: None,
             clock: Arc::new(SystemClock),
             randomness: Arc::new(OsRandom),
@@ -381,6 +457,61 @@ impl Domicile {
         self.inner.periods.get(record_type).copied().unwrap_or_default()
     }
 
+    /// How long records are kept.
+    #[must_use]
+    pub fn retention(&self) -> &Retention {
+        &self.inner.retention
+    }
+
+    /// Takes out of a region's store what it can prove: to keep where whoever may write to the store cannot.
+    ///
+    /// # Errors
+    /// Those of the stores.
+    pub async fn export(&self, region: &Region) -> Result<Export> {
+        const PAGE: u32 = 1_000;
+        let known = self.region(region)?;
+        let mut export = Export::new(region.clone(), self.now());
+        loop {
+            let after = export.ledger.last().map_or(0, |last| last.number);
+            let page = known.store.ledger(region, &[], after, PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            export.ledger.extend(page);
+        }
+        let chains = known.store.chains().await?;
+        export.chains =
+            chains.into_iter().filter(|(beginning, _)| beginning.place.region == *region).collect();
+        let homes = self.inner.homes.registry.homes(None).await?;
+        export.homes = homes.into_iter().filter(|home| home.choice.region == *region).collect();
+        Ok(export)
+    }
+
+    /// Makes a restored store good with an export: the homes that were chosen since, and then everything that was
+    /// erased, destroyed and ordered. Until then nothing of the region opens and no key is made.
+    ///
+    /// # Errors
+    /// Those of [`permit_region`](Self::permit_region); [`LedgerUnverified`](Code::LedgerUnverified) for an export that
+    /// is not what the region signed; [`KeyRolledBack`](Code::KeyRolledBack) for one that is older than what this host saw;
+    /// [`HomeChosen`](Code::HomeChosen) when the registry says another home than the export: that is a proof of a
+    /// violation.
+    pub async fn replay(&self, export: &Export, action: Action) -> Result<ReplayReport> {
+        let permit = self.permit_region(&export.region, action).await?;
+        export.verify(&self.region(&export.region)?.verifying_key)?;
+        let mut homes = 0;
+        for home in &export.homes {
+            let choices = vec![home.choice.clone()];
+            let Some(statement) = home.statement.clone() else { continue };
+            let stands = self.inner.homes.registry.standing(&choices).await?.into_iter().next().flatten();
+            let list = SignedChoices { choices, statement, own: home.own };
+            self.inner.homes.restore(list, home).await?;
+            homes += usize::from(stands.is_none_or(|stands| stands.choice != home.choice));
+        }
+        let mut report = self.inner.keyring.replay(permit, export).await?;
+        report.homes = homes;
+        Ok(report)
+    }
+
     /// The present instant, by this process's clock.
     #[must_use]
     pub fn now(&self) -> Time {
@@ -395,6 +526,7 @@ impl Domicile {
 
     /// Records a refusal, and gives its reason back. It stands whether or not it could be recorded; if not, it says so.
     pub async fn refuse(&self, error: Error, scope: &Scope, action: &Action) -> Error {
+        crate::observe::refused(error.code());
         let event = Event::new(EventKind::Refuse).action(action).scope(scope).outcome(error.code());
         match self.inner.audit.record(&[event]).await {
             Ok(()) => error,

@@ -155,8 +155,16 @@ codes! {
     KeyRolledBack = "key/rolled-back", UnknownKey;
     /// A row of the key store that does not verify, or belongs to somebody else.
     KeyUnverified = "key/unverified", Corrupt;
+    /// An entry of a region's ledger, or an event of an audit chain, is not what was signed.
+    LedgerUnverified = "ledger/unverified", Corrupt;
     /// The key was destroyed.
     KeyDestroyed = "key/destroyed", Erased;
+    /// The keys of a scope are to be shredded, and are not used meanwhile.
+    KeyShredding = "key/shredding", Refused;
+    /// A hold forbids that anything of a scope is destroyed.
+    KeyHeld = "key/held", Refused;
+    /// What was opened a while ago may not be used any longer without asking again.
+    KeyLapsed = "key/lapsed", KeyService;
     /// The audit chain could not be made durable, so no key was handed out.
     AuditUnavailable = "audit/unavailable", KeyService;
 

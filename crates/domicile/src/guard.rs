@@ -149,6 +149,8 @@ pub enum Action {
     Seal,
     /// Opening what was sealed.
     Open(Request),
+    /// Changing keys: erasing, rotating, holding. Nothing is opened with it.
+    Manage(Request),
 }
 
 impl Action {
@@ -157,7 +159,7 @@ impl Action {
     pub fn as_str(&self) -> &'static str {
         match self {
             Action::Seal => "sealing",
-            Action::Open(request) => request.purpose().as_str(),
+            Action::Open(request) | Action::Manage(request) => request.purpose().as_str(),
         }
     }
 }
@@ -254,7 +256,9 @@ impl Guard {
     fn check(&self, place: &Place, action: &Action) -> Result<()> {
         self.check_place(place)?;
         match action {
-            Action::Open(request) if request.purpose().needs_reference() && request.reference().is_none() => {
+            Action::Open(request) | Action::Manage(request)
+                if request.purpose().needs_reference() && request.reference().is_none() =>
+            {
                 Err(Error::new(
                     Code::PurposeReference,
                     format!("the purpose {} needs the reference of its request", request.purpose()),

@@ -65,6 +65,32 @@ impl Subtree {
         }
         node
     }
+
+    fn copy(&self) -> Self {
+        Self { depth: self.depth, prefix: self.prefix, node: Secret::copied_from(self.node.expose()) }
+    }
+
+    /// The two halves. Not of a leaf, which has none.
+    fn halves(&self) -> [Self; 2] {
+        let half = |right: bool| Self {
+            depth: self.depth + 1,
+            prefix: self.prefix | u64::from(right) << (DEPTH - 1 - self.depth),
+            node: child(&self.node, right),
+        };
+        [half(false), half(true)]
+    }
+
+    /// What is left of this subtree without these leaves, which are sorted and all lie below it.
+    fn without(self, leaves: &[LeafNumber], left: &mut Vec<Subtree>) {
+        if leaves.is_empty() {
+            left.push(self);
+        } else if self.depth < DEPTH {
+            let [low, high] = self.halves();
+            let (below, above) = leaves.split_at(leaves.partition_point(|leaf| leaf.0 < high.prefix));
+            low.without(below, left);
+            high.without(above, left);
+        }
+    }
 }
 
 /// The highest `depth` bits.
@@ -101,7 +127,40 @@ impl Tree {
 
     /// The leaf, or `None` when it was erased.
     pub(crate) fn leaf(&self, number: LeafNumber) -> Option<Secret> {
-        self.subtrees.iter().find(|subtree| subtree.contains(number)).map(|subtree| subtree.leaf(number))
+        self.above(number).map(|subtree| subtree.leaf(number))
+    }
+
+    /// Whether a leaf can still be derived.
+    pub(crate) fn holds(&self, number: LeafNumber) -> bool {
+        self.above(number).is_some()
+    }
+
+    /// The one subtree that a leaf can lie below: the last that begins at or before it.
+    fn above(&self, number: LeafNumber) -> Option<&Subtree> {
+        let behind = self.subtrees.partition_point(|subtree| subtree.prefix <= number.0);
+        let candidate = self.subtrees.get(behind.checked_sub(1)?)?;
+        candidate.contains(number).then_some(candidate)
+    }
+
+    /// A tree from which these leaves cannot be derived, and every other can that could before. 64 subtrees for one
+    /// leaf at most; a run of neighbours costs little more.
+    pub(crate) fn without(&self, leaves: &[LeafNumber]) -> Self {
+        let mut leaves = leaves.to_vec();
+        leaves.sort_unstable();
+        leaves.dedup();
+        let mut subtrees = Vec::with_capacity(self.subtrees.len() + usize::from(DEPTH));
+        for subtree in &self.subtrees {
+            let first = leaves.partition_point(|leaf| leaf.0 < subtree.prefix);
+            let behind =
+                leaves.partition_point(|leaf| leaf.0 <= subtree.prefix | !prefix_mask(subtree.depth));
+            subtree.copy().without(leaves.get(first..behind).unwrap_or_default(), &mut subtrees);
+        }
+        Self { subtrees }
+    }
+
+    /// How many subtrees the state holds.
+    pub(crate) fn subtrees(&self) -> usize {
+        self.subtrees.len()
     }
 
     /// The state as it is sealed in the key store: version 1, then each subtree's depth, prefix and node.
@@ -182,6 +241,41 @@ mod tests {
     }
 
     #[test]
+    fn every_set_of_leaves_can_be_taken_and_no_other_leaf_goes_with_it() {
+        // A tree of 16 leaves: what hangs below one node of the 60th step.
+        let node = Secret::copied_from(&[9; 32]);
+        let small = Tree { subtrees: vec![Subtree { depth: 60, prefix: 0x70, node }] };
+        let whole: Vec<_> = (0x70..0x80).map(|leaf| small.leaf(LeafNumber(leaf)).unwrap()).collect();
+        for set in 0..1u32 << 16 {
+            let taken: Vec<_> =
+                (0..16).filter(|bit| set >> bit & 1 == 1).map(|bit| LeafNumber(0x70 + bit)).collect();
+            let rest = small.without(&taken);
+            for (number, leaf) in (0x70..).map(LeafNumber).zip(&whole) {
+                let derived = rest.leaf(number);
+                assert!(derived.is_none_or(|derived| derived.same_as(leaf)), "{set:x} {number}");
+                assert_eq!(rest.holds(number), !taken.contains(&number));
+            }
+            // Nor does any node that is left lie on the way to a leaf that was taken.
+            assert!(taken.iter().all(|leaf| rest.subtrees.iter().all(|subtree| !subtree.contains(*leaf))));
+        }
+    }
+
+    #[test]
+    fn neighbours_cost_little_and_one_alone_at_most_64_subtrees() {
+        let root = Tree::random(&SeededRandom::new(2)).unwrap();
+        assert_eq!(root.without(&[LeafNumber::new(7, 9)]).subtrees(), 64);
+        // A hundred thousand leaves of one writer in a row, as retiring segments takes them, one at a time.
+        let mut tree = root.without(&[]);
+        for counter in 0..1_000 {
+            tree = tree.without(&[LeafNumber::new(7, counter)]);
+        }
+        let row: Vec<_> = (1_000..100_000).map(|counter| LeafNumber::new(7, counter)).collect();
+        tree = tree.without(&row);
+        assert!(tree.subtrees() <= 64, "{}", tree.subtrees());
+        assert!(tree.leaf(LeafNumber::new(7, 99_999)).is_none() && tree.holds(LeafNumber::new(7, 100_000)));
+    }
+
+    #[test]
     fn states_that_overlap_or_run_backwards_are_refused() {
         let node = || Secret::copied_from(&[1; 32]);
         let bad = [
@@ -205,6 +299,31 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn taking_leaves_one_by_one_or_together_is_the_same(
+            taken in prop::collection::vec(any::<u64>(), 1..8),
+            near in prop::collection::vec(0..64u64, 0..8),
+            other in any::<u64>(),
+        ) {
+            let root = Tree::random(&SeededRandom::new(3)).unwrap();
+            let leaves: Vec<_> =
+                taken.iter().copied().chain(near.iter().map(|bit| taken[0] ^ 1 << bit)).map(LeafNumber).collect();
+            let together = root.without(&leaves);
+            let one_by_one = leaves.iter().fold(root.without(&[]), |tree, leaf| tree.without(&[*leaf]));
+            prop_assert_eq!(&together.encode().unwrap()[..], &one_by_one.encode().unwrap()[..]);
+            let again = Tree::decode(&together.encode().unwrap()).unwrap();
+            for leaf in &leaves {
+                prop_assert!(again.leaf(*leaf).is_none());
+            }
+            for bit in 0..64 {
+                let neighbour = LeafNumber(other ^ 1 << bit);
+                let expected = (!leaves.contains(&neighbour)).then(|| root.leaf(neighbour).unwrap());
+                let derived = again.leaf(neighbour);
+                prop_assert_eq!(derived.is_some(), expected.is_some());
+                prop_assert!(derived.zip(expected).is_none_or(|(derived, expected)| derived.same_as(&expected)));
+            }
+        }
+
         #[test]
         fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(tree) = Tree::decode(&bytes) {

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -32,6 +35,13 @@ impl Time {
     #[must_use]
     pub fn micros(self) -> i64 {
         self.0
+    }
+
+    /// The instant behind a span of calendar units, in UTC; none outside the calendar.
+    #[must_use]
+    pub fn after(self, span: jiff::Span) -> Option<Self> {
+        let there = TimeZone::UTC.to_datetime(self.timestamp()).checked_add(span).ok()?;
+        TimeZone::UTC.to_timestamp(there).ok().map(Self::from)
     }
 
     pub(crate) fn timestamp(self) -> Timestamp {
@@ -73,6 +83,10 @@ impl FromStr for Time {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The present instant.
     fn now(&self) -> Time;
+
+    /// The time that went by since some instant of this clock's choice. It never goes back, and counts while the machine
+    /// sleeps: the ages of keys are measured by it.
+    fn elapsed(&self) -> Duration;
 }
 
 /// The machine's clock.
@@ -84,6 +98,12 @@ impl Clock for SystemClock {
     fn now(&self) -> Time {
         Timestamp::now().into()
     }
+
+    fn elapsed(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+    }
 }
 
 /// A clock that stands where it was set.
@@ -93,6 +113,40 @@ pub struct FixedClock(pub Time);
 impl Clock for FixedClock {
     fn now(&self) -> Time {
         self.0
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A clock that goes on when it is told to, for tests and simulations. Clones show the same time.
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    begun: Time,
+    micros: Arc<AtomicI64>,
+}
+
+impl ManualClock {
+    /// A clock that shows this time.
+    #[must_use]
+    pub fn new(begun: Time) -> Self {
+        Self { begun, micros: Arc::default() }
+    }
+
+    /// Lets time go by.
+    pub fn advance(&self, by: Duration) {
+        self.micros.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Time {
+        Time(self.begun.0.saturating_add(self.micros.load(Ordering::SeqCst)))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.micros.load(Ordering::SeqCst)).unwrap_or_default())
     }
 }
 

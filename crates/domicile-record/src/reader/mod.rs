@@ -1,5 +1,6 @@
 //! Reading a segment: guard, then the keys that were asked for, then bytes.
 
+mod erase;
 mod lane;
 mod map;
 mod merge;
@@ -21,6 +22,7 @@ pub(crate) use lane::ReadableLane;
 pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
 pub(crate) use walk::{Step, Walker};
 
+pub use erase::{Erasable, erase};
 pub use restore::Restored;
 pub use selection::Selection;
 pub use source::Source;
@@ -239,7 +241,8 @@ impl Survey {
 /// Whether something is corrupt, and it may be the segment: a damaged root key or a forged home is not cured by
 /// another look at the file.
 fn is_of_the_segment(error: &Error) -> bool {
-    error.is_corruption() && !matches!(error.code(), Code::KmsUnverified | Code::HomeForged)
+    error.is_corruption()
+        && !matches!(error.code(), Code::KmsUnverified | Code::HomeForged | Code::LedgerUnverified)
 }
 
 /// The segment leaves of a segment: one, unless somebody mixed two.
@@ -408,10 +411,12 @@ impl Opening<'_> {
         places: Vec<LanePlace>,
     ) -> Vec<SegmentLane> {
         let opens: Vec<_> = places.iter().map(|place| read_lane_open(file, place)).collect();
-        let wanted: Vec<_> = opens
+        let wanted: Vec<_> = places
             .iter()
-            .filter_map(|open| open.as_ref().ok())
-            .map(|open| (open.descriptor.period, open.wrapped.tenant))
+            .zip(&opens)
+            .filter_map(|(place, open)| {
+                open.as_ref().ok().map(|open| erase::wanted(&file.header.id, place.key.lane, open))
+            })
             .collect();
         let mut opening_leaves = self.domicile.keyring().opening_leaves(permit, &wanted).await.into_iter();
         let mut lanes = Vec::with_capacity(places.len());
@@ -447,7 +452,7 @@ impl Opening<'_> {
     ) -> Result<&'l SegmentLeaf> {
         if let std::collections::hash_map::Entry::Vacant(vacant) = leaves.entry(leaf) {
             let permit = self.domicile.permit_region(&file.header.place.region, self.action.clone()).await?;
-            vacant.insert(self.domicile.keyring().segment_leaf_of(permit, leaf).await?);
+            vacant.insert(self.domicile.keyring().segment_leaf_of(permit, leaf, file.header.id.0).await?);
         }
         leaves.get(&leaf).ok_or_else(|| Error::new(Code::KeyUnknown, "the segment leaf is gone"))
     }

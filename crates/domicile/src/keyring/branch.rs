@@ -1,30 +1,42 @@
-//! Branch keys: one per region and month, wrapped by the region's key service, kept in memory for
-//! [`HARD_AGE`](super::HARD_AGE).
+//! Branch keys: one per region (or tenant with custody of its own) and month, the only keys that key services wrap.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::commitment::{committed, name_and_commit};
-use super::{HARD_AGE, RegionKeys};
-use crate::audit::{AuditChain, Event, EventKind};
+use super::region::RegionKeys;
+use crate::audit::{Event, EventKind};
 use crate::context::EncryptionContext;
 use crate::error::{Code, Error, Result};
-use crate::kdf;
+use crate::observe;
 use crate::period::Period;
-use crate::region::Region;
+use crate::scope::TenantId;
 use crate::secret::Secret;
 use crate::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
-use crate::wire::{Decoder, Encoder, Malformed};
+use crate::{kdf, time::Clock};
 
-const COMMITMENT_LABEL: &[u8] = b"domicile/v1/commitment/branch-key";
+pub(super) const COMMITMENT_LABEL: &[u8] = b"domicile/v1/commitment/branch-key";
 
-/// An unwrapped branch key.
+/// An unwrapped branch key, and its key services' consent to its use.
 #[derive(Debug)]
 pub(super) struct BranchKey {
-    pub(super) version: u32,
-    state: KeyState,
-    secret: Secret,
-    unwrapped: Instant,
+    pub(super) identity: KeyIdentity,
+    pub(super) generation: u64,
+    pub(super) state: KeyState,
+    pub(super) name: KeyName,
+    pub(super) secret: Secret,
+    consent: Consent,
+}
+
+/// When the key services last said yes.
+#[derive(Debug)]
+struct Consent {
+    asked: AtomicU64,
+    /// How much earlier than others this process asks again.
+    early: Duration,
+    ended: AtomicBool,
+    asking: AtomicBool,
 }
 
 impl BranchKey {
@@ -33,118 +45,191 @@ impl BranchKey {
         kdf::derive(&self.secret, &[], &[b"domicile/v1/branch/tenant-key"])
     }
 
-    /// The last instant at which this key, or one opened with it, may be used.
-    pub(super) fn valid_until(&self) -> Instant {
-        self.unwrapped + HARD_AGE
+    pub(super) fn slot(&self) -> &KeySlot {
+        &self.identity.slot
+    }
+
+    /// How long ago the key services said yes.
+    fn age(&self, clock: &dyn Clock) -> Duration {
+        let asked = Duration::from_micros(self.consent.asked.load(Ordering::SeqCst));
+        clock.elapsed().saturating_sub(asked)
+    }
+
+    /// Whether it may still be used.
+    pub(super) fn usable(&self, hard: Duration, clock: &dyn Clock) -> bool {
+        !self.consent.ended.load(Ordering::SeqCst) && self.age(clock) < hard
+    }
+
+    fn end(&self) {
+        self.consent.ended.store(true, Ordering::SeqCst);
     }
 }
 
-/// The branch keys of this process, each unwrapped by one call however many ask at once.
-#[derive(Debug)]
-pub(super) struct BranchKeys {
-    cache: moka::future::Cache<(Region, Period, Option<u32>), Arc<BranchKey>>,
-    audit: Arc<AuditChain>,
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
-impl BranchKeys {
-    pub(super) fn new(audit: Arc<AuditChain>) -> Self {
-        const KEYS_MAX: u64 = 10_000;
-        Self {
-            cache: moka::future::Cache::builder().max_capacity(KEYS_MAX).time_to_live(HARD_AGE).build(),
-            audit,
+impl RegionKeys {
+    /// The branch key that seals new tenant keys of this owner and month; made if there is none.
+    pub(super) async fn sealing_branch(&self, owner: &TenantId, month: Period) -> Result<Arc<BranchKey>> {
+        let slot = KeySlot::branch(&self.place.region, owner, month);
+        let newest = async |_: Option<Arc<u32>>| match self.store.newest(&slot).await? {
+            Some(stored) => Ok(stored.standing()?.identity.version),
+            None => self.generate_branch(slot.clone(), 1).await,
+        };
+        let version = self.sealing_branches.get(&(owner.clone(), month), |_| true, newest).await?;
+        let branch = self.branch(owner, month, *version).await?;
+        if branch.state == KeyState::Active {
+            Ok(branch)
+        } else {
+            Err(sealing_no_longer(&slot, branch.state))
         }
     }
 
-    /// The branch key that seals new tenant keys of this month; made if there is none.
-    pub(super) async fn active(&self, region: &RegionKeys, month: Period) -> Result<Arc<BranchKey>> {
-        let slot = KeySlot::branch(&region.place.region, month);
-        self.cached(region, month, None, async {
-            let key = match region.store.newest(&slot).await? {
-                Some(stored) => self.unwrap(region, &stored.standing()?).await?,
-                None => self.generate(region, slot.clone()).await?,
-            };
-            if key.state == KeyState::Active { Ok(key) } else { Err(sealing_no_longer(&slot, key.state)) }
-        })
-        .await
-    }
-
-    /// The branch key that sealed an older tenant key.
-    pub(super) async fn of_version(
+    /// One branch key, unwrapped by one call however many ask at once.
+    pub(super) async fn branch(
         &self,
-        region: &RegionKeys,
+        owner: &TenantId,
         month: Period,
         version: u32,
     ) -> Result<Arc<BranchKey>> {
-        let slot = KeySlot::branch(&region.place.region, month);
-        self.cached(region, month, Some(version), async {
-            match region.store.find(&KeyIdentity { slot: slot.clone(), version }).await? {
-                Some(stored) => self.unwrap(region, &stored.standing()?).await,
+        let slot = KeySlot::branch(&self.place.region, owner, month);
+        let load = async |before: Option<Arc<BranchKey>>| {
+            let stored = self.store.find(&KeyIdentity { slot: slot.clone(), version }).await?;
+            let loaded = match stored {
+                Some(stored) => self.unwrap_branch(&stored.standing()?, before.as_deref()).await,
                 None => Err(Error::new(
                     Code::KeyUnknown,
                     format!("the key store has no {slot}, version {version}"),
                 )
                 .advise("restore the key store: what it lost opens with nothing else")),
+            };
+            if let (Err(error), Some(before)) = (&loaded, &before)
+                && !error.is_retryable()
+            {
+                before.end();
             }
-        })
-        .await
+            loaded
+        };
+        let usable = |branch: &BranchKey| branch.usable(self.ages.hard, &*self.clock);
+        let branch = self.branches.get(&(owner.clone(), month, version), usable, load).await?;
+        self.renew_consent(&branch).await?;
+        Ok(branch)
     }
 
-    async fn cached(
-        &self,
-        region: &RegionKeys,
-        month: Period,
-        version: Option<u32>,
-        load: impl Future<Output = Result<BranchKey>>,
-    ) -> Result<Arc<BranchKey>> {
-        let key = (region.place.region.clone(), month, version);
-        let loaded = self.cache.try_get_with(key, async { load.await.map(Arc::new) }).await;
-        loaded.map_err(|shared| shared_error(&shared))
+    /// Behind the soft age, one caller asks the key services again, while the others go on. No answer changes
+    /// nothing until the hard age; a denial ends the key at once.
+    pub(super) async fn renew_consent(&self, branch: &BranchKey) -> Result<()> {
+        if branch.consent.ended.load(Ordering::SeqCst) {
+            return Err(Error::new(
+                Code::KmsDenied,
+                format!("the key services no longer open the {}", branch.slot()),
+            ));
+        }
+        let soft = self.ages.soft.saturating_sub(branch.consent.early);
+        if branch.age(&*self.clock) < soft || branch.consent.asking.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        // Whoever is dropped while asking leaves it to the next.
+        let asking = Asking(&branch.consent.asking);
+        let stored = self.store.find(&branch.identity).await;
+        let renewed = match stored
+            .and_then(|stored| stored.map(crate::store::StoredKey::standing).transpose())
+        {
+            Ok(Some(row)) => self.unwrap_branch(&row, Some(branch)).await,
+            Ok(None) => Err(Error::new(Code::KeyUnknown, format!("the key store has no {}", branch.slot()))),
+            Err(error) => Err(error),
+        };
+        drop(asking);
+        match renewed {
+            Ok(renewed) => {
+                branch.consent.asked.store(renewed.consent.asked.load(Ordering::SeqCst), Ordering::SeqCst);
+                Ok(())
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(code = %error.code(), key = %branch.name, "a branch key's consent could not be renewed");
+                Ok(())
+            }
+            Err(error) => {
+                branch.end();
+                Err(error)
+            }
+        }
     }
 
-    async fn generate(&self, region: &RegionKeys, slot: KeySlot) -> Result<BranchKey> {
-        let identity = KeyIdentity { slot, version: 1 };
-        let generation = 1;
-        let (secret, wrap) = region.kms.generate(&context(&identity, generation)).await?;
-        let unwrapped = Instant::now();
+    /// Makes a branch key of a version that does not exist; says which version stands in the end.
+    pub(super) async fn generate_branch(&self, slot: KeySlot, version: u32) -> Result<u32> {
+        let identity = KeyIdentity { slot, version };
+        let (row, secret) = self.new_branch(identity).await?;
+        let stands = match self.store.insert(&row).await? {
+            Inserted::Ours => {
+                let branch = self.branch_key(&row, secret)?;
+                let key = (row.identity.slot.scope.tenant.clone(), row.identity.slot.period, version);
+                // Whoever asks first finds it unwrapped.
+                let _ = self.branches.get(&key, |_| true, async |_| Ok(branch)).await?;
+                row.identity.version
+            }
+            Inserted::Theirs(theirs) => theirs.standing()?.identity.version,
+        };
+        Ok(stands)
+    }
+
+    /// A fresh branch key and its row, recorded and not yet written.
+    pub(super) async fn new_branch(&self, identity: KeyIdentity) -> Result<(KeyRow, Secret)> {
+        let custody = self.custody_of(&identity.slot.scope.tenant)?;
+        let made = custody.generate(&context(&identity, 1), &*self.randomness).await;
+        observe::asked_kms("generate", &self.place.region, outcome(&made));
+        let (secret, sealed) = made?;
         let mut row = KeyRow {
-            generation,
+            identity,
+            generation: 1,
             state: KeyState::Active,
             name: KeyName([0; 16]),
             commitment: [0; 32],
             parent_version: 0,
-            sealed: encode_wraps(&[wrap]).map_err(|source| unverified(&identity.slot).because(source))?,
-            identity,
+            sealed,
         };
         name_and_commit(COMMITMENT_LABEL, &mut row, secret.expose());
-        let event = Event::new(EventKind::Generate)
-            .region(&row.identity.slot.region)
-            .scope(&row.identity.slot.scope)
-            .period(row.identity.slot.period)
-            .key(row.name);
         // Before the row: no key is ever in the store of which the chain does not know.
-        self.audit.record(&[event]).await?;
-        match region.store.insert(&row).await? {
-            Inserted::Ours => Ok(BranchKey { version: 1, state: row.state, secret, unwrapped }),
-            Inserted::Theirs(theirs) => self.unwrap(region, &theirs.standing()?).await,
-        }
+        self.audit.record(&[event(EventKind::Generate, &row)]).await?;
+        Ok((row, secret))
     }
 
-    async fn unwrap(&self, region: &RegionKeys, row: &KeyRow) -> Result<BranchKey> {
-        let slot = &row.identity.slot;
-        if row.state == KeyState::Destroyed {
-            return Err(destroyed(slot));
-        }
-        let event = Event::new(EventKind::Unwrap)
-            .region(&slot.region)
-            .scope(&slot.scope)
-            .period(slot.period)
-            .key(row.name);
-        self.audit.record(std::slice::from_ref(&event)).await?;
-        let unwrapped = Instant::now();
-        let secret = match decode_wrap(&row.sealed) {
-            Ok(wrap) => region.kms.unwrap(wrap, &context(&row.identity, row.generation)).await,
-            Err(source) => Err(unverified(slot).because(source)),
+    /// A row's next generation, wrapped for the holders of today.
+    pub(super) async fn rewrapped_branch(&self, branch: &BranchKey, state: KeyState) -> Result<KeyRow> {
+        let generation = branch.generation + 1;
+        let custody = self.custody_of(&branch.slot().scope.tenant)?;
+        let context = context(&branch.identity, generation);
+        let wrapped = custody.wrap(&branch.secret, &context, &*self.randomness).await;
+        observe::asked_kms("wrap", &self.place.region, outcome(&wrapped));
+        let mut row = KeyRow {
+            identity: branch.identity.clone(),
+            generation,
+            state,
+            name: branch.name,
+            commitment: [0; 32],
+            parent_version: 0,
+            sealed: wrapped?,
         };
+        super::commitment::commit(COMMITMENT_LABEL, &mut row, branch.secret.expose());
+        Ok(row)
+    }
+
+    /// Unwraps a row: the key services are asked, and what they were asked is on record before.
+    pub(super) async fn unwrap_branch(&self, row: &KeyRow, before: Option<&BranchKey>) -> Result<BranchKey> {
+        let slot = &row.identity.slot;
+        if before.is_some_and(|before| row.generation < before.generation) {
+            return Err(rolled_back(slot));
+        }
+        if row.state == KeyState::Destroyed {
+            return Err(self.destroyed(row).await?);
+        }
+        let event = event(EventKind::Unwrap, row);
+        self.audit.record(std::slice::from_ref(&event)).await?;
+        let custody = self.custody_of(&slot.scope.tenant)?;
+        let asked = self.clock.elapsed();
+        let secret = custody.unwrap(&row.sealed, &context(&row.identity, row.generation)).await;
+        observe::asked_kms("unwrap", &self.place.region, outcome(&secret));
         let secret = match secret {
             Ok(secret) => secret,
             Err(error) => {
@@ -155,13 +240,47 @@ impl BranchKeys {
         if !committed(COMMITMENT_LABEL, row, secret.expose()) {
             return Err(unverified(slot));
         }
-        Ok(BranchKey { version: row.identity.version, state: row.state, secret, unwrapped })
+        let branch = self.branch_key(row, secret)?;
+        branch.consent.asked.store(micros(asked), Ordering::SeqCst);
+        Ok(branch)
+    }
+
+    fn branch_key(&self, row: &KeyRow, secret: Secret) -> Result<BranchKey> {
+        let mut chance = [0; 2];
+        self.randomness.fill(&mut chance)?;
+        let fifth = self.ages.soft / 5;
+        Ok(BranchKey {
+            identity: row.identity.clone(),
+            generation: row.generation,
+            state: row.state,
+            name: row.name,
+            secret,
+            consent: Consent {
+                asked: AtomicU64::new(micros(self.clock.elapsed())),
+                early: fifth.mul_f64(f64::from(u16::from_be_bytes(chance)) / f64::from(u16::MAX)),
+                ended: AtomicBool::new(false),
+                asking: AtomicBool::new(false),
+            },
+        })
     }
 }
 
-/// What several waiters for one load are told: the same, each in an error of its own.
-pub(super) fn shared_error(shared: &Arc<Error>) -> Error {
-    shared.again().because(shared.clone())
+struct Asking<'a>(&'a AtomicBool);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+fn outcome<T>(result: &Result<T>) -> &'static str {
+    result.as_ref().map_or_else(|error| error.code().as_str(), |_| "ok")
+}
+
+/// An event about a key, by its row.
+pub(super) fn event(kind: EventKind, row: &KeyRow) -> Event {
+    let slot = &row.identity.slot;
+    Event::new(kind).region(&slot.region).scope(&slot.scope).period(slot.period).key(row.name)
 }
 
 pub(super) fn unverified(slot: &KeySlot) -> Error {
@@ -169,14 +288,10 @@ pub(super) fn unverified(slot: &KeySlot) -> Error {
         .advise("the row was changed or belongs to another key: restore the key store")
 }
 
-/// A destroyed key has nothing left that could vouch for its row, so that a row alone is no proof of an
-/// erasure: whoever may write to the store could pass off a loss as one.
-pub(super) fn destroyed(slot: &KeySlot) -> Error {
-    Error::new(
-        Code::KeyUnknown,
-        format!("the key store says that the {slot} was destroyed, and nothing signed says so"),
-    )
-    .advise("find out who wrote to the key store, and restore it if the key was not to be destroyed")
+/// A row of a lower generation than one that this process has seen.
+pub(super) fn rolled_back(slot: &KeySlot) -> Error {
+    Error::new(Code::KeyRolledBack, format!("an old row of the {slot} was put back"))
+        .advise("find out who restored it; `domicile key replay` takes again what was erased since")
 }
 
 /// A key that opens what it sealed before, and nothing new.
@@ -184,7 +299,7 @@ pub(super) fn sealing_no_longer(slot: &KeySlot, state: KeyState) -> Error {
     Error::new(Code::KeyDestroyed, format!("the {slot} no longer seals ({state})"))
 }
 
-fn context(identity: &KeyIdentity, generation: u64) -> EncryptionContext {
+pub(super) fn context(identity: &KeyIdentity, generation: u64) -> EncryptionContext {
     let slot = &identity.slot;
     EncryptionContext {
         region: slot.region.clone(),
@@ -193,27 +308,6 @@ fn context(identity: &KeyIdentity, generation: u64) -> EncryptionContext {
         kind: slot.kind,
         version: identity.version,
         generation,
+        share: None,
     }
-}
-
-/// Custody `any` with one holder: custody 1, the number of wraps, then each wrap with its length (u16).
-const CUSTODY_ANY: u8 = 0x01;
-
-fn encode_wraps(wraps: &[Vec<u8>]) -> Result<Vec<u8>, Malformed> {
-    let mut out = Encoder::new();
-    out.u8(CUSTODY_ANY).u8(u8::try_from(wraps.len()).map_err(|_| Malformed { what: "wraps", at: 1 })?);
-    for wrap in wraps {
-        out.medium(wrap, "wrap")?;
-    }
-    Ok(out.finish())
-}
-
-fn decode_wrap(sealed: &[u8]) -> Result<&[u8], Malformed> {
-    let mut input = Decoder::new(sealed);
-    if input.u8("custody")? != CUSTODY_ANY || input.u8("wraps")? != 1 {
-        return Err(Malformed { what: "custody", at: 0 });
-    }
-    let wrap = input.medium("wrap")?;
-    input.end("end of the wraps")?;
-    Ok(wrap)
 }

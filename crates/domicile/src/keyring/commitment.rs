@@ -13,6 +13,11 @@ pub(super) fn name_and_commit(label: &[u8], row: &mut KeyRow, key: &[u8]) {
     row.name = name_of(&row.commitment);
 }
 
+/// Gives a row of a later generation its commitment; it has its name.
+pub(super) fn commit(label: &[u8], row: &mut KeyRow, key: &[u8]) {
+    row.commitment = commitment(label, row, key);
+}
+
 /// Whether a row is the one that was written with this key.
 pub(super) fn committed(label: &[u8], row: &KeyRow, key: &[u8]) -> bool {
     let named = row.generation > 1 || row.name == name_of(&row.commitment);

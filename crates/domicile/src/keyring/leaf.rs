@@ -7,10 +7,12 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
 use super::data_key::DataKey;
+use super::tombstone::Subject;
 use super::wrapped::{LeafRef, Owner, WrappedKey};
 use crate::engine::NONCE_BYTES;
 use crate::error::{Code, Error, Result};
 use crate::kdf;
+use crate::period::Period;
 use crate::random::Randomness;
 use crate::secret::Secret;
 
@@ -77,11 +79,42 @@ impl SealingLeaf {
 #[derive(Debug)]
 pub struct OpeningLeaf {
     secret: Secret,
+    named: LeafOf,
+}
+
+/// A leaf that is wanted, or was had: of whose key, and what it wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what a wrap names, and where the wrap stood")]
+pub struct LeafOf {
+    /// The period of the key.
+    pub period: Period,
+    /// The leaf, as the wrapped key names it.
+    pub leaf: LeafRef,
+    /// What it wrapped.
+    pub subject: Subject,
+}
+
+/// Proof that a wrap was unwrapped, and so that its leaves are the ones that keep what it belongs to: only such leaves
+/// are erased, never those that a file merely names.
+#[derive(Debug)]
+pub struct UnwrappedLeaf {
+    pub(super) tenant: LeafOf,
+    pub(super) segment: LeafRef,
 }
 
 impl OpeningLeaf {
-    pub(super) fn new(secret: Secret) -> Self {
-        Self { secret }
+    pub(super) fn new(secret: Secret, named: LeafOf) -> Self {
+        Self { secret, named }
+    }
+
+    /// Opens a wrapped data key of `owner`, and keeps the proof in place of the key.
+    ///
+    /// # Errors
+    /// As [`unwrap`](Self::unwrap).
+    pub fn prove(self, segment: &SegmentLeaf, wrapped: &WrappedKey, owner: &Owner) -> Result<UnwrappedLeaf> {
+        let tenant = self.named;
+        let _: DataKey = self.unwrap(segment, wrapped, owner)?;
+        Ok(UnwrappedLeaf { tenant, segment: segment.leaf })
     }
 
     /// Opens a wrapped data key of `owner`.

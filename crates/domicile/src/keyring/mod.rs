@@ -1,89 +1,100 @@
 //! The hierarchy, and the one door to it.
 //!
 //! ```text
-//! root key        in a key service, one per region
+//! root key        in a key service, one per region, or a tenant's own
 //!   branch key    random; one per region and month; the only key that a key service wraps
-//!     tenant key  random; one per scope and period; its tree is sealed under the branch key
+//!     tenant key  random; one per scope, period and version; its tree is sealed under the branch key
 //!       leaf      of that tree, joined with the leaf that the whole segment shares; wraps one data key
 //!         data key  seals one lane: content key and commitment by HKDF
 //! ```
 //!
 //! Every function here takes a [`Permit`]: without the guard's word no key is reached. A key is handed out
 //! once it is durable in the key store and its use is durable in the audit chain.
+//!
+//! What is where: keys are loaded and kept by `branch` and `tenant`, on a `shelf`, for their `ages`; `follow` brings
+//! what other processes changed; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes.
 
+mod ages;
 mod branch;
 mod commitment;
 mod data_key;
+mod erase;
+mod expire;
+mod follow;
 mod leaf;
+mod orders;
+mod region;
+mod replay;
+mod rotate;
+mod shelf;
 mod tenant;
+mod tombstone;
 mod wrapped;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub use ages::Ages;
 pub use data_key::DataKey;
-pub use leaf::{OpeningLeaf, SealingLeaf, SegmentLeaf};
+pub use erase::ErasureReport;
+pub use expire::{Due, ExpiryReport};
+pub(crate) use follow::Follower;
+pub use leaf::{LeafOf, OpeningLeaf, SealingLeaf, SegmentLeaf, UnwrappedLeaf};
+pub use orders::{Concerned, Hold, Shredding};
+pub(crate) use region::RegionParts;
+pub use replay::ReplayReport;
+pub use rotate::RotationReport;
+pub use tombstone::{Cause, Subject};
 pub use wrapped::{LeafRef, Owner, WrapKind, WrappedKey};
 
-use crate::audit::{AuditChain, Event, EventKind};
+use crate::audit::{AuditChain, EventKind};
 use crate::error::{Code, Error, Result};
 use crate::guard::{Action, Permit};
-use crate::kms::Kms;
 use crate::period::Period;
 use crate::puncture::LeafNumber;
 use crate::random::Randomness;
-use crate::region::{Place, Region};
+use crate::region::Region;
 use crate::scope::Scope;
-use crate::store::{KeyName, KeySlot, KeyState, KeyStore};
-use branch::BranchKeys;
-use tenant::{TenantKey, TenantKeys};
-
-/// How long an unwrapped branch key may be used before its key service is asked again.
-pub const HARD_AGE: Duration = Duration::from_secs(15 * 60);
-
-/// Where the keys of one region are: its key service and its key store.
-#[derive(Debug, Clone)]
-pub(crate) struct RegionKeys {
-    pub(crate) place: Place,
-    pub(crate) kms: Arc<dyn Kms>,
-    pub(crate) store: Arc<dyn KeyStore>,
-}
+use crate::store::{KeyName, KeySlot, KeyState, StoredKey};
+use crate::time::Clock;
+use region::RegionKeys;
+use tenant::TenantKey;
 
 /// The way to every key.
 #[derive(Debug)]
 pub struct Keyring {
     regions: HashMap<Region, RegionKeys>,
-    branches: BranchKeys,
-    tenants: TenantKeys,
-    leaves: HashMap<Region, tokio::sync::Mutex<Option<Writer>>>,
-    used: std::sync::Mutex<HashSet<(KeyName, &'static str)>>,
+    used: Mutex<HashSet<(KeyName, &'static str)>>,
     audit: Arc<AuditChain>,
+    clock: Arc<dyn Clock>,
+    ages: Ages,
     randomness: Arc<dyn Randomness>,
-}
-
-/// This process as a writer of one region's store: its number, and the next leaf under it.
-#[derive(Debug)]
-struct Writer {
-    number: u32,
-    next: u32,
+    /// How long backups of key stores are kept, where the operator says so.
+    backups_kept: Option<jiff::Span>,
 }
 
 impl Keyring {
     pub(crate) fn new(
-        regions: HashMap<Region, RegionKeys>,
-        audit: Arc<AuditChain>,
-        randomness: Arc<dyn Randomness>,
+        regions: Vec<RegionParts>,
+        ages: Ages,
+        backups_kept: Option<jiff::Span>,
+        clock: &Arc<dyn Clock>,
+        audit: &Arc<AuditChain>,
+        randomness: &Arc<dyn Randomness>,
     ) -> Self {
-        let leaves = regions.keys().map(|region| (region.clone(), tokio::sync::Mutex::new(None))).collect();
+        let keys = |parts: RegionParts| {
+            let region = parts.place.region.clone();
+            let keys = RegionKeys::new(parts, ages, clock.clone(), audit.clone(), randomness.clone());
+            (region, keys)
+        };
         Self {
-            branches: BranchKeys::new(audit.clone()),
-            tenants: TenantKeys::new(audit.clone(), randomness.clone()),
-            regions,
-            leaves,
-            used: std::sync::Mutex::default(),
-            audit,
-            randomness,
+            regions: regions.into_iter().map(keys).collect(),
+            used: Mutex::default(),
+            audit: audit.clone(),
+            clock: clock.clone(),
+            ages,
+            randomness: randomness.clone(),
+            backups_kept,
         }
     }
 
@@ -92,11 +103,11 @@ impl Keyring {
     ///
     /// # Errors
     /// [`HomeRefused`](Code::HomeRefused) for a permit to open; [`KeyDestroyed`](Code::KeyDestroyed) when
-    /// the period has expired; whatever keeps the key service, the store or the audit chain from answering.
+    /// the period has expired; [`KeyShredding`](Code::KeyShredding) while the scope's keys are to be shredded;
+    /// whatever keeps the key service, the store or the audit chain from answering.
     pub async fn sealing_leaf(&self, permit: Permit, period: Period) -> Result<SealingLeaf> {
-        let (key, number) = self.fresh_leaf(permit, period).await?;
-        let secret = key.leaf(number)?;
-        Ok(SealingLeaf::new(LeafRef { key: key.name(), leaf: number }, secret, self.randomness.clone()))
+        let (leaf, secret) = self.fresh_leaf(permit, period).await?;
+        Ok(SealingLeaf::new(leaf, secret, self.randomness.clone()))
     }
 
     /// A fresh leaf of the region's own key, for all lanes of one new segment. The permit is the region's.
@@ -105,43 +116,53 @@ impl Keyring {
     /// As [`sealing_leaf`](Self::sealing_leaf).
     pub async fn segment_leaf(&self, permit: Permit, period: Period) -> Result<SegmentLeaf> {
         region_permit(&permit)?;
-        let (key, number) = self.fresh_leaf(permit, period).await?;
-        let secret = key.leaf(number)?;
-        Ok(SegmentLeaf::new(LeafRef { key: key.name(), leaf: number }, secret))
+        let (leaf, secret) = self.fresh_leaf(permit, period).await?;
+        Ok(SegmentLeaf::new(leaf, secret))
     }
 
-    /// The segment leaf that a wrapped key names. The permit is the region's.
+    /// The segment leaf that a wrapped key of this segment names. The permit is the region's.
     ///
     /// # Errors
     /// As [`opening_leaves`](Self::opening_leaves).
-    pub async fn segment_leaf_of(&self, permit: Permit, leaf: LeafRef) -> Result<SegmentLeaf> {
-        region_permit(&permit)?;
-        let key = self.named_key(&permit, None, leaf.key).await?;
-        Ok(SegmentLeaf::new(leaf, key.leaf(leaf.leaf)?))
-    }
-
-    /// The leaves that wrapped data keys of the permit's scope, each of its period: one permit, for all that
-    /// one opening needs.
-    ///
-    /// # Errors
-    /// Each leaf has its own: [`KeyUnknown`](Code::KeyUnknown) when nothing is known of the key;
-    /// [`KeyDestroyed`](Code::KeyDestroyed) when key or leaf were erased;
-    /// [`KeyUnverified`](Code::KeyUnverified) when the row is another's or was changed; whatever keeps the
-    /// key service, the store or the audit chain from answering.
-    pub async fn opening_leaves(
+    pub async fn segment_leaf_of(
         &self,
         permit: Permit,
-        leaves: &[(Period, LeafRef)],
-    ) -> Vec<Result<OpeningLeaf>> {
+        leaf: LeafRef,
+        segment: [u8; 32],
+    ) -> Result<SegmentLeaf> {
+        region_permit(&permit)?;
+        let region = self.region(&permit.home().region)?;
+        region.check_use(permit.scope(), false).await?;
+        let slot = region.owner_named(leaf.key).await?.ok_or_else(|| region.unknown(leaf.key))?;
+        let key = region.opening_key(permit.scope(), slot.period, leaf.key).await?;
+        self.note_use(&permit, &key).await?;
+        let secret = region.leaf(&key, leaf.leaf, Some(&Subject::Segment { segment })).await?;
+        Ok(SegmentLeaf::new(leaf, secret))
+    }
+
+    /// The leaves that wrapped data keys of the permit's scope: one permit, for all that one opening needs.
+    ///
+    /// # Errors
+    /// Each leaf has its own: [`KeyUnknown`](Code::KeyUnknown) when nothing is known of the key, or no tombstone says
+    /// that what is gone was erased; [`KeyDestroyed`](Code::KeyDestroyed) when key or leaf were erased;
+    /// [`KeyUnverified`](Code::KeyUnverified) when the row is another's or was changed;
+    /// [`KeyRolledBack`](Code::KeyRolledBack) when it is an old one; whatever keeps the
+    /// key service, the store or the audit chain from answering.
+    pub async fn opening_leaves(&self, permit: Permit, leaves: &[LeafOf]) -> Vec<Result<OpeningLeaf>> {
         let mut opened = Vec::with_capacity(leaves.len());
-        for (period, leaf) in leaves {
-            let secret = match self.named_key(&permit, Some(*period), leaf.key).await {
-                Ok(key) => key.leaf(leaf.leaf),
-                Err(error) => Err(error),
-            };
-            opened.push(secret.map(OpeningLeaf::new));
+        for wanted in leaves {
+            let secret = self.opening_leaf(&permit, wanted).await;
+            opened.push(secret.map(|secret| OpeningLeaf::new(secret, *wanted)));
         }
         opened
+    }
+
+    async fn opening_leaf(&self, permit: &Permit, wanted: &LeafOf) -> Result<crate::secret::Secret> {
+        let region = self.region(&permit.home().region)?;
+        region.check_use(permit.scope(), false).await?;
+        let key = region.opening_key(permit.scope(), wanted.period, wanted.leaf.key).await?;
+        self.note_use(permit, &key).await?;
+        region.leaf(&key, wanted.leaf.leaf, Some(&wanted.subject)).await
     }
 
     /// What the key store says of a key, without asking a key service.
@@ -149,41 +170,31 @@ impl Keyring {
     /// # Errors
     /// Those of the store.
     pub async fn key_state(&self, region: &Region, name: KeyName) -> Result<Option<(KeySlot, KeyState)>> {
-        let row = self.region(region)?.store.named(name).await?;
-        Ok(row.map(|stored| (stored.row.identity.slot, stored.row.state)))
+        let stored = self.region(region)?.store.named(name).await?;
+        Ok(stored.map(|StoredKey { row, .. }| (row.identity.slot, row.state)))
     }
 
-    async fn fresh_leaf(&self, permit: Permit, period: Period) -> Result<(Arc<TenantKey>, LeafNumber)> {
+    async fn fresh_leaf(&self, permit: Permit, period: Period) -> Result<(LeafRef, crate::secret::Secret)> {
         if !matches!(permit.action(), Action::Seal) {
             return Err(Error::new(Code::HomeRefused, "a permit to open does not seal"));
         }
         let region = self.region(&permit.home().region)?;
-        let slot = KeySlot::tenant(&region.place.region, permit.scope(), period);
-        let key = self.tenants.active(region, &self.branches, slot).await?;
+        region.check_use(permit.scope(), true).await?;
+        let key = region.sealing_key(permit.scope(), period).await?;
         self.note_use(&permit, &key).await?;
-        let number = self.next_leaf(region).await?;
-        Ok((key, number))
+        let number = self.unused_leaf(region, &key).await?;
+        let secret = region.leaf(&key, number, None).await?;
+        Ok((LeafRef { key: key.name, leaf: number }, secret))
     }
 
-    async fn named_key(
-        &self,
-        permit: &Permit,
-        period: Option<Period>,
-        name: KeyName,
-    ) -> Result<Arc<TenantKey>> {
-        let region = self.region(&permit.home().region)?;
-        let key = self.tenants.named(region, &self.branches, name).await?;
-        // The row's identity was authenticated when the key was opened; a permit speaks for its own scope alone.
-        let slot = key.slot();
-        if slot.scope != *permit.scope() || period.is_some_and(|period| slot.period != period) {
-            return Err(Error::new(
-                Code::KeyUnverified,
-                "the key that a wrap names belongs to somebody else",
-            )
-            .at(format!("scope {}, key {name}", permit.scope())));
+    /// A leaf that was not erased: a snapshot that was restored may draw one again that was.
+    async fn unused_leaf(&self, region: &RegionKeys, key: &TenantKey) -> Result<LeafNumber> {
+        loop {
+            let number = region.next_leaf().await?;
+            if key.tree.holds(number) {
+                return Ok(number);
+            }
         }
-        self.note_use(permit, &key).await?;
-        Ok(key)
     }
 
     fn region(&self, region: &Region) -> Result<&RegionKeys> {
@@ -196,38 +207,20 @@ impl Keyring {
 
     /// The first use of a key for a purpose is recorded before the key is handed out.
     async fn note_use(&self, permit: &Permit, key: &TenantKey) -> Result<()> {
-        let first = |used: &HashSet<_>| !used.contains(&(key.name(), permit.action().as_str()));
-        if !first(&self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)) {
+        let use_of = (key.name, permit.action().as_str());
+        if self.used.lock().unwrap_or_else(PoisonError::into_inner).contains(&use_of) {
             return Ok(());
         }
         let slot = key.slot();
-        let event = Event::new(EventKind::Use)
+        let event = crate::audit::Event::new(EventKind::Use)
             .action(permit.action())
             .region(&slot.region)
             .scope(&slot.scope)
             .period(slot.period)
-            .key(key.name());
+            .key(key.name);
         self.audit.record(&[event]).await?;
-        self.used
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert((key.name(), permit.action().as_str()));
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(use_of);
         Ok(())
-    }
-
-    /// Leaves of one process never repeat: its writer number is its own, and the counter only grows. When
-    /// the counter is used up, another writer number is drawn.
-    async fn next_leaf(&self, region: &RegionKeys) -> Result<LeafNumber> {
-        let Some(writer) = self.leaves.get(&region.place.region) else {
-            return Err(Error::new(Code::KmsUnavailable, format!("no leaves for {}", region.place.region)));
-        };
-        let mut writer = writer.lock().await;
-        let Writer { number, next } = match writer.take() {
-            Some(writer) => writer,
-            None => Writer { number: region.store.next_writer().await?, next: 0 },
-        };
-        *writer = next.checked_add(1).map(|next| Writer { number, next });
-        Ok(LeafNumber::new(number, next))
     }
 }
 
@@ -237,4 +230,12 @@ fn region_permit(permit: &Permit) -> Result<()> {
     }
     Err(Error::new(Code::HomeRefused, "a segment leaf needs the region's own permit")
         .at(format!("scope {}", permit.scope())))
+}
+
+/// Keys are changed with a permit to change them.
+fn managing(permit: &Permit) -> Result<()> {
+    if matches!(permit.action(), Action::Manage(_)) {
+        return Ok(());
+    }
+    Err(Error::new(Code::HomeRefused, "a permit to seal or to open changes no key"))
 }

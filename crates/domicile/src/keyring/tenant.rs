@@ -1,206 +1,354 @@
-//! Tenant keys: one tree per scope and period, sealed under the region's branch key of the month.
+//! Tenant keys: one tree per scope, period and version, sealed under a branch key of the month. All versions of a
+//! slot are loaded together, and are as good as their branch keys.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use xaes_256_gcm::Xaes256Gcm;
 use xaes_256_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
-use super::RegionKeys;
-use super::branch::{BranchKey, BranchKeys, destroyed, sealing_no_longer, shared_error, unverified};
-use super::commitment::{committed, name_and_commit};
-use crate::audit::{AuditChain, Event, EventKind};
-use crate::error::{Code, Error, Result};
+use super::branch::{BranchKey, event, rolled_back, sealing_no_longer, unverified};
+use super::commitment::{commit, committed, name_and_commit};
+use super::region::RegionKeys;
+use super::tombstone::{Cause, Destroyed, Erased, Subject, Taken};
+use crate::audit::EventKind;
+use crate::error::{Class, Code, Error, Result};
+use crate::ledger::content;
+use crate::period::Period;
 use crate::puncture::{LeafNumber, Tree};
-use crate::random::Randomness;
-use crate::region::Region;
+use crate::scope::{Scope, TenantId};
 use crate::secret::Secret;
-use crate::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
+use crate::store::{Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, StoredKey};
 use crate::wire::Decoder;
 
 const SEAL_LABEL: &str = "domicile/v1/tenant-key";
 const COMMITMENT_LABEL: &[u8] = b"domicile/v1/commitment/tenant-key";
 const NONCE_BYTES: usize = 24;
 
+/// The bit of a row's `parent_version` that says: the branch key is the tenant's own, and not the region's.
+const OWN_BRANCH: u32 = 1 << 31;
+
 /// An opened tenant key.
 #[derive(Debug)]
 pub(super) struct TenantKey {
-    identity: KeyIdentity,
-    name: KeyName,
-    state: KeyState,
-    tree: Tree,
-    valid_until: Instant,
+    pub(super) identity: KeyIdentity,
+    pub(super) generation: u64,
+    pub(super) name: KeyName,
+    pub(super) state: KeyState,
+    pub(super) tree: Tree,
+    pub(super) branch: Arc<BranchKey>,
 }
 
 impl TenantKey {
     pub(super) fn slot(&self) -> &KeySlot {
         &self.identity.slot
     }
-
-    pub(super) fn name(&self) -> KeyName {
-        self.name
-    }
-
-    pub(super) fn leaf(&self, number: LeafNumber) -> Result<Secret> {
-        self.tree.leaf(number).ok_or_else(|| {
-            Error::new(Code::KeyDestroyed, "the key that wrapped this was erased")
-                .at(format!("scope {}, leaf {number}", self.identity.slot.scope))
-        })
-    }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum CacheKey {
-    Active(KeySlot),
-    Named(Region, KeyName),
-}
-
-/// The tenant keys of this process. A tenant key is valid as long as the branch key that opened it.
+/// All versions of one slot, each opened or with the reason why not.
 #[derive(Debug)]
-pub(super) struct TenantKeys {
-    cache: moka::future::Cache<CacheKey, Arc<TenantKey>>,
-    audit: Arc<AuditChain>,
-    randomness: Arc<dyn Randomness>,
+pub(super) struct SlotKeys {
+    versions: BTreeMap<u32, SlotKey>,
 }
 
-struct UntilBranchExpires;
+#[derive(Debug)]
+struct SlotKey {
+    name: KeyName,
+    generation: u64,
+    key: Result<Arc<TenantKey>>,
+}
 
-impl moka::Expiry<CacheKey, Arc<TenantKey>> for UntilBranchExpires {
-    fn expire_after_create(&self, _: &CacheKey, value: &Arc<TenantKey>, now: Instant) -> Option<Duration> {
-        Some(value.valid_until.saturating_duration_since(now))
+impl SlotKeys {
+    fn newest(&self) -> Option<Result<&Arc<TenantKey>>> {
+        self.versions.values().next_back().map(SlotKey::key)
+    }
+
+    fn named(&self, name: KeyName) -> Option<Result<&Arc<TenantKey>>> {
+        self.versions.values().find(|slot| slot.name == name).map(SlotKey::key)
+    }
+
+    fn opened(&self) -> impl Iterator<Item = &Arc<TenantKey>> {
+        self.versions.values().filter_map(|slot| slot.key.as_ref().ok())
     }
 }
 
-impl TenantKeys {
-    pub(super) fn new(audit: Arc<AuditChain>, randomness: Arc<dyn Randomness>) -> Self {
-        const KEYS_MAX: u64 = 1_000_000;
-        let cache =
-            moka::future::Cache::builder().max_capacity(KEYS_MAX).expire_after(UntilBranchExpires).build();
-        Self { cache, audit, randomness }
+impl SlotKey {
+    fn key(&self) -> Result<&Arc<TenantKey>> {
+        self.key.as_ref().map_err(Error::again)
     }
+}
 
+impl RegionKeys {
     /// The key that seals in this slot; made if there is none.
-    pub(super) async fn active(
-        &self,
-        region: &RegionKeys,
-        branches: &BranchKeys,
-        slot: KeySlot,
-    ) -> Result<Arc<TenantKey>> {
-        let load = async {
-            let key = match region.store.newest(&slot).await? {
-                Some(stored) => open(region, branches, stored.standing()?).await?,
-                None => self.generate(region, branches, slot.clone()).await?,
-            };
-            if key.state != KeyState::Active {
-                return Err(sealing_no_longer(&slot, key.state));
+    pub(super) async fn sealing_key(&self, scope: &Scope, period: Period) -> Result<Arc<TenantKey>> {
+        let slot = KeySlot::tenant(&self.place.region, scope, period);
+        for _ in 0..2 {
+            match self.slot(scope, period).await?.newest() {
+                Some(key) => {
+                    let key = key?.clone();
+                    let active = key.state == KeyState::Active;
+                    return if active { Ok(key) } else { Err(sealing_no_longer(&slot, key.state)) };
+                }
+                None => self.generate_tenant_key(slot.clone()).await?,
             }
-            Ok(Arc::new(key))
-        };
-        let loaded = self.cache.try_get_with(CacheKey::Active(slot.clone()), load).await;
-        loaded.map_err(|shared| shared_error(&shared))
+        }
+        Err(Error::new(Code::StoreUnavailable, format!("the key store did not keep the {slot}")))
     }
 
-    /// The key that a wrapped key names.
-    pub(super) async fn named(
+    /// The key that a wrapped key names, of this scope and period.
+    pub(super) async fn opening_key(
         &self,
-        region: &RegionKeys,
-        branches: &BranchKeys,
+        scope: &Scope,
+        period: Period,
         name: KeyName,
     ) -> Result<Arc<TenantKey>> {
-        let load = async {
-            match region.store.named(name).await? {
-                Some(stored) => open(region, branches, stored.standing()?).await.map(Arc::new),
-                None => Err(Error::new(
-                    Code::KeyUnknown,
-                    format!("the key store of {} knows no key {name}", region.place.region),
-                )
-                .advise("open it with the key store that sealed it; what a lost store held opens with nothing else")),
+        if let Some(key) = self.slot(scope, period).await?.named(name) {
+            return key.cloned();
+        }
+        // Another process may have made it since the slot was loaded.
+        match self.owner_named(name).await? {
+            Some(slot) if slot.scope == *scope && slot.period == period => {
+                self.slots.stale(&(scope.clone(), period)).await;
+                match self.slot(scope, period).await?.named(name) {
+                    Some(key) => key.cloned(),
+                    None => Err(self.unknown(name)),
+                }
             }
-        };
-        let key = CacheKey::Named(region.place.region.clone(), name);
-        self.cache.try_get_with(key, load).await.map_err(|shared| shared_error(&shared))
-    }
-
-    async fn generate(&self, region: &RegionKeys, branches: &BranchKeys, slot: KeySlot) -> Result<TenantKey> {
-        let branch = branches.active(region, slot.period.month()).await?;
-        let tree = Tree::random(&*self.randomness)?;
-        let identity = KeyIdentity { slot, version: 1 };
-        let row = self.seal(&branch, identity, &tree)?;
-        let event = Event::new(EventKind::Generate)
-            .region(&row.identity.slot.region)
-            .scope(&row.identity.slot.scope)
-            .period(row.identity.slot.period)
-            .key(row.name);
-        // Before the row: no key is ever in the store of which the chain does not know.
-        self.audit.record(&[event]).await?;
-        match region.store.insert(&row).await? {
-            Inserted::Ours => {
-                let KeyRow { identity, name, state, .. } = row;
-                Ok(TenantKey { identity, name, state, tree, valid_until: branch.valid_until() })
+            // A permit speaks for its own scope alone, and a lane's key is of the lane's period.
+            Some(_) => {
+                Err(Error::new(Code::KeyUnverified, "the key that a wrap names belongs to somebody else")
+                    .at(format!("scope {scope}, key {name}")))
             }
-            Inserted::Theirs(theirs) => open(region, branches, theirs.standing()?).await,
+            None => Err(self.unknown(name)),
         }
     }
 
-    fn seal(&self, branch: &BranchKey, identity: KeyIdentity, tree: &Tree) -> Result<KeyRow> {
+    /// Whose the key of this name is, by the store's word: it says where to look, and what is found there verifies.
+    pub(super) async fn owner_named(&self, name: KeyName) -> Result<Option<KeySlot>> {
+        if let Some(slot) = self.owners.get(&name).await {
+            return Ok(Some(slot));
+        }
+        let Some(stored) = self.store.named(name).await? else { return Ok(None) };
+        let slot = stored.row.identity.slot;
+        if slot.region != self.place.region || slot.kind != crate::context::KeyKind::Tenant {
+            return Err(unverified(&slot));
+        }
+        self.owners.insert(name, slot.clone()).await;
+        Ok(Some(slot))
+    }
+
+    pub(super) fn unknown(&self, name: KeyName) -> Error {
+        Error::new(Code::KeyUnknown, format!("the key store of {} knows no key {name}", self.place.region))
+            .advise(
+                "open it with the key store that sealed it; what a lost store held opens with nothing else",
+            )
+    }
+
+    async fn slot(&self, scope: &Scope, period: Period) -> Result<Arc<SlotKeys>> {
+        let slot = KeySlot::tenant(&self.place.region, scope, period);
+        let usable =
+            |keys: &SlotKeys| keys.opened().all(|key| key.branch.usable(self.ages.hard, &*self.clock));
+        let load = async |before: Option<Arc<SlotKeys>>| {
+            let mut versions = BTreeMap::new();
+            for stored in self.store.versions(&slot).await? {
+                let (version, name, generation) =
+                    (stored.row.identity.version, stored.row.name, stored.row.generation);
+                let seen = before.as_ref().and_then(|before| before.versions.get(&version));
+                let key = if seen.is_some_and(|seen| generation < seen.generation) {
+                    Err(rolled_back(&slot))
+                } else {
+                    Box::pin(self.open_stored(stored)).await
+                };
+                // What may pass, or a denial: nothing to remember.
+                if let Err(error) = &key
+                    && error.class() == Class::KeyService
+                {
+                    return Err(error.again());
+                }
+                self.owners.insert(name, slot.clone()).await;
+                let generation = generation.max(seen.map_or(0, |seen| seen.generation));
+                versions.insert(version, SlotKey { name, generation, key: key.map(Arc::new) });
+            }
+            Ok(SlotKeys { versions })
+        };
+        let keys = self.slots.get(&(scope.clone(), period), usable, load).await?;
+        for key in keys.opened() {
+            self.renew_consent(&key.branch).await?;
+        }
+        Ok(keys)
+    }
+
+    async fn open_stored(&self, stored: StoredKey) -> Result<TenantKey> {
+        self.open_row(stored.standing()?).await
+    }
+
+    /// Opens a row: the branch key that it names, its tag, its commitment, its tree.
+    pub(super) async fn open_row(&self, row: KeyRow) -> Result<TenantKey> {
+        let slot = &row.identity.slot;
+        if slot.region != self.place.region || slot.kind != crate::context::KeyKind::Tenant {
+            return Err(unverified(slot));
+        }
+        if row.state == KeyState::Destroyed {
+            return Err(self.destroyed(&row).await?);
+        }
+        let (owner, version) = parent(&row);
+        let branch = self.branch(&owner, slot.period.month(), version).await?;
+        let mut input = Decoder::new(&row.sealed);
+        let nonce: [u8; NONCE_BYTES] = input.array("nonce").map_err(|_| unverified(slot))?;
+        let length = input.remaining().checked_sub(16).ok_or_else(|| unverified(slot))?;
+        let mut payload = Zeroizing::new(input.raw(length, "state").map_err(|_| unverified(slot))?.to_vec());
+        let tag: [u8; 16] = input.array("tag").map_err(|_| unverified(slot))?;
+        cipher(&branch)
+            .decrypt_inout_detached(
+                &nonce.into(),
+                &row.associated(SEAL_LABEL),
+                (&mut payload[..]).into(),
+                &tag.into(),
+            )
+            .map_err(|_| unverified(slot))?;
+        if !committed(COMMITMENT_LABEL, &row, &payload) {
+            return Err(unverified(slot));
+        }
+        let tree = Tree::decode(&payload).map_err(|source| unverified(slot).because(source))?;
+        let KeyRow { identity, generation, name, state, .. } = row;
+        Ok(TenantKey { identity, generation, name, state, tree, branch })
+    }
+
+    async fn generate_tenant_key(&self, slot: KeySlot) -> Result<()> {
+        let (scope, period) = (slot.scope.clone(), slot.period);
+        let row = self.new_tenant_key(KeyIdentity { slot, version: 1 }).await?;
+        // Whether it is ours or another's that was faster: what stands is loaded.
+        let (Inserted::Ours | Inserted::Theirs(_)) = self.store.insert(&row).await?;
+        self.slots.stale(&(scope, period)).await;
+        Ok(())
+    }
+
+    /// A fresh tenant key's row, recorded and not yet written.
+    pub(super) async fn new_tenant_key(&self, identity: KeyIdentity) -> Result<KeyRow> {
+        let tree = Tree::random(&*self.randomness)?;
+        let row = self.sealed_row(identity, None, KeyState::Active, &tree).await?;
+        // Before the row: no key is ever in the store of which the chain does not know.
+        self.audit.record(&[event(EventKind::Generate, &row)]).await?;
+        Ok(row)
+    }
+
+    /// A key's next generation: with this state and tree, under the branch key that seals today.
+    pub(super) async fn resealed(&self, key: &TenantKey, state: KeyState, tree: &Tree) -> Result<KeyRow> {
+        self.sealed_row(key.identity.clone(), Some((key.name, key.generation)), state, tree).await
+    }
+
+    async fn sealed_row(
+        &self,
+        identity: KeyIdentity,
+        before: Option<(KeyName, u64)>,
+        state: KeyState,
+        tree: &Tree,
+    ) -> Result<KeyRow> {
         let failed = || Error::new(Code::KeyUnverified, "a tenant key could not be sealed");
+        let owner = self.owner_of(&identity.slot.scope);
+        let branch = self.sealing_branch(&owner, identity.slot.period.month()).await?;
+        let own = if owner == TenantId::REGION { 0 } else { OWN_BRANCH };
         let mut payload = tree.encode().map_err(|source| failed().because(source))?;
         let mut row = KeyRow {
             identity,
             generation: 1,
-            state: KeyState::Active,
+            state,
             name: KeyName([0; 16]),
             commitment: [0; 32],
-            parent_version: branch.version,
+            parent_version: branch.identity.version | own,
             sealed: Vec::new(),
         };
-        name_and_commit(COMMITMENT_LABEL, &mut row, &payload);
+        match before {
+            None => name_and_commit(COMMITMENT_LABEL, &mut row, &payload),
+            Some((name, generation)) => {
+                (row.name, row.generation) = (name, generation + 1);
+                commit(COMMITMENT_LABEL, &mut row, &payload);
+            }
+        }
         let mut nonce = [0; NONCE_BYTES];
         self.randomness.fill(&mut nonce)?;
-        let tag = cipher(branch)
+        let tag = cipher(&branch)
             .encrypt_inout_detached(&nonce.into(), &row.associated(SEAL_LABEL), (&mut payload[..]).into())
             .map_err(|_| failed())?;
         row.sealed = [&nonce[..], &payload, &tag].concat();
         Ok(row)
     }
+
+    /// The secret of a leaf, or the word of its tombstone.
+    pub(super) async fn leaf(
+        &self,
+        key: &TenantKey,
+        leaf: LeafNumber,
+        subject: Option<&Subject>,
+    ) -> Result<Secret> {
+        match key.tree.leaf(leaf) {
+            Some(secret) => Ok(secret),
+            None => Err(self.erased(key, leaf, subject).await?),
+        }
+    }
+
+    /// What to say of a leaf that is gone: that it was erased, if a signed tombstone says so of this very subject. A
+    /// file can name any leaf, and whoever may write to the file could pass off a loss as an erasure.
+    async fn erased(&self, key: &TenantKey, leaf: LeafNumber, subject: Option<&Subject>) -> Result<Error> {
+        let at = format!("scope {}, leaf {leaf}", key.identity.slot.scope);
+        let unproved = |what: &str| {
+            Error::new(Code::KeyUnknown, what)
+                .at(at.clone())
+                .advise("look for another copy; find out who wrote to the file and to the key store")
+        };
+        let Some(entry) = self.store.tombstone(key.name, leaf).await? else {
+            return Ok(unproved(
+                "the key that wrapped this is gone, and no tombstone says that it was erased",
+            ));
+        };
+        let Some(statement) = self.ledger.entry(entry).await? else {
+            return Ok(unproved("the key that wrapped this is gone, and its tombstone is not in the ledger"));
+        };
+        let tombstone: Erased = content(&statement)?;
+        let named = tombstone.leaves.iter().find(|(number, _)| *number == leaf);
+        let of_key = tombstone.keys.iter().any(|taken| taken.name == key.name);
+        match named {
+            Some((_, erased)) if of_key && subject.is_none_or(|subject| subject == erased) => {
+                Ok(Error::new(Code::KeyDestroyed, format!("this was erased on {}", statement.said)).at(at))
+            }
+            _ => Ok(unproved("the wrapped key names a leaf that was erased with something else")),
+        }
+    }
+
+    /// What to say of a destroyed key. Its row has nothing left that could vouch for it: only a signed tombstone does.
+    pub(super) async fn destroyed(&self, row: &KeyRow) -> Result<Error> {
+        let slot = &row.identity.slot;
+        let unproved = || {
+            Error::new(
+                Code::KeyUnknown,
+                format!("the key store says that the {slot} was destroyed, and nothing signed says so"),
+            )
+            .advise("find out who wrote to the key store, and restore it if the key was not to be destroyed")
+        };
+        let stored = self.store.find(&row.identity).await?;
+        let Some(floor) = stored.and_then(|stored| stored.floor) else { return Ok(unproved()) };
+        let Some(statement) = self.ledger.entry(floor.entry).await? else { return Ok(unproved()) };
+        let tombstone: Destroyed = content(&statement)?;
+        if !tombstone.keys.contains(&Taken::of(row)) {
+            return Ok(unproved());
+        }
+        let why = match tombstone.cause {
+            Cause::Expiry => "expired",
+            Cause::Shredding => "was shredded",
+            Cause::Disuse => "was destroyed when it was no longer used",
+        };
+        Ok(Error::new(Code::KeyDestroyed, format!("the {slot} {why} on {}", statement.said)))
+    }
+}
+
+/// The owner and version of the branch key that a row lies under.
+pub(super) fn parent(row: &KeyRow) -> (TenantId, u32) {
+    let own = row.parent_version & OWN_BRANCH != 0;
+    let owner = if own { row.identity.slot.scope.tenant.clone() } else { TenantId::REGION };
+    (owner, row.parent_version & !OWN_BRANCH)
 }
 
 fn cipher(branch: &BranchKey) -> Xaes256Gcm {
     Xaes256Gcm::new(branch.tenant_key_sealing_key().expose().into())
-}
-
-async fn open(region: &RegionKeys, branches: &BranchKeys, row: KeyRow) -> Result<TenantKey> {
-    let slot = &row.identity.slot;
-    if slot.region != region.place.region || slot.kind != crate::context::KeyKind::Tenant {
-        return Err(unverified(slot));
-    }
-    if row.state == KeyState::Destroyed {
-        return Err(destroyed(slot));
-    }
-    let branch = branches.of_version(region, slot.period.month(), row.parent_version).await?;
-    let mut input = Decoder::new(&row.sealed);
-    let nonce: [u8; NONCE_BYTES] = input.array("nonce").map_err(|_| unverified(slot))?;
-    let length = input.remaining().checked_sub(16).ok_or_else(|| unverified(slot))?;
-    let mut payload = Zeroizing::new(input.raw(length, "state").map_err(|_| unverified(slot))?.to_vec());
-    let tag: [u8; 16] = input.array("tag").map_err(|_| unverified(slot))?;
-    cipher(&branch)
-        .decrypt_inout_detached(
-            &nonce.into(),
-            &row.associated(SEAL_LABEL),
-            (&mut payload[..]).into(),
-            &tag.into(),
-        )
-        .map_err(|_| unverified(slot))?;
-    if !committed(COMMITMENT_LABEL, &row, &payload) {
-        return Err(unverified(slot));
-    }
-    let tree = Tree::decode(&payload).map_err(|source| unverified(slot).because(source))?;
-    Ok(TenantKey {
-        name: row.name,
-        state: row.state,
-        identity: row.identity,
-        tree,
-        valid_until: branch.valid_until(),
-    })
 }

@@ -1,5 +1,6 @@
 //! Key services: where root keys live, and the only thing that wraps a branch key.
 
+mod custody;
 mod local;
 
 use std::fmt;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 
+pub use custody::{Agreement, Custody, Holder};
 pub use local::LocalKms;
 
 use crate::context::EncryptionContext;
@@ -128,7 +130,7 @@ impl FromStr for VerifyingKey {
 /// Whatever the service answers when it should have worked.
 #[expect(clippy::panic, clippy::missing_panics_doc, reason = "a conformance suite is a test")]
 pub async fn conformance(kms: &dyn Kms) -> Result<()> {
-    use crate::context::KeyKind;
+    use crate::context::{KeyKind, Share};
     let context = EncryptionContext {
         region: "eu-central-1".parse()?,
         owner: crate::scope::TenantId::REGION,
@@ -136,6 +138,7 @@ pub async fn conformance(kms: &dyn Kms) -> Result<()> {
         kind: KeyKind::Branch,
         version: 1,
         generation: 1,
+        share: None,
     };
     let (key, wrap) = kms.generate(&context).await?;
     assert!(wrap.len() <= 4096, "a wrap has at most 4,096 bytes");
@@ -154,6 +157,7 @@ pub async fn conformance(kms: &dyn Kms) -> Result<()> {
         EncryptionContext { kind: KeyKind::Tenant, ..context.clone() },
         EncryptionContext { version: 2, ..context.clone() },
         EncryptionContext { generation: 2, ..context.clone() },
+        EncryptionContext { share: Some(Share { index: 1, of: 2 }), ..context.clone() },
     ];
     for context in &elsewhere {
         assert!(kms.unwrap(&wrap, context).await.is_err(), "a wrap opens under its own context alone");

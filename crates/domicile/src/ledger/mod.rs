@@ -151,7 +151,7 @@ impl Ledger {
 
     fn broken(&self, number: u64) -> Error {
         Error::new(
-            Code::KeyUnverified,
+            Code::LedgerUnverified,
             format!("entry {number} of the ledger of {} is not what was signed", self.region),
         )
         .advise("the ledger was changed behind Domicile's back: restore the store, and find out by whom")
@@ -161,7 +161,7 @@ impl Ledger {
 /// The content of a statement, of the kind that the caller expects.
 pub(crate) fn content<S: Said>(statement: &Statement) -> Result<S> {
     let wrong = |source: Malformed| {
-        Error::new(Code::KeyUnverified, format!("entry {} of the ledger says nothing", statement.number))
+        Error::new(Code::LedgerUnverified, format!("entry {} of the ledger says nothing", statement.number))
             .because(source)
     };
     if statement.kind != S::KIND {

@@ -55,11 +55,13 @@ pub enum StatementKind {
     Checkpoint = 0x0c,
     /// A restored store was made good.
     Replayed = 0x0d,
+    /// Keys were shredded, as it was asked.
+    ShredDone = 0x0e,
 }
 
 impl StatementKind {
     /// Every kind, by its number.
-    pub const ALL: [StatementKind; 13] = [
+    pub const ALL: [StatementKind; 14] = [
         StatementKind::Erased,
         StatementKind::Destroyed,
         StatementKind::HoldAdded,
@@ -73,6 +75,7 @@ impl StatementKind {
         StatementKind::PlacesSet,
         StatementKind::Checkpoint,
         StatementKind::Replayed,
+        StatementKind::ShredDone,
     ];
 
     /// The name, as it is shown.
@@ -92,6 +95,7 @@ impl StatementKind {
             StatementKind::PlacesSet => "places-set",
             StatementKind::Checkpoint => "checkpoint",
             StatementKind::Replayed => "replayed",
+            StatementKind::ShredDone => "shred-done",
         }
     }
 }

@@ -52,7 +52,7 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
     assert_eq!(store.find(&row(9, 9).identity).await?, None);
     assert_eq!(store.named(KeyName([2; 16])).await?, plain(row(2, 2)));
     assert_eq!(store.named(KeyName([9; 16])).await?, None);
-    let other = KeySlot::branch(&region, period);
+    let other = KeySlot::branch(&region, &crate::scope::TenantId::REGION, period);
     assert_eq!(store.newest(&other).await?, None, "slots of other kinds are others");
     let mark = store.mark().await?;
     assert_eq!(mark.incarnation, empty.incarnation);

@@ -6,7 +6,7 @@ use crate::context::KeyKind;
 use crate::hex;
 use crate::period::Period;
 use crate::region::Region;
-use crate::scope::Scope;
+use crate::scope::{RecordType, Scope, TenantId};
 use crate::wire;
 
 /// Whose key it is and for when; versions of a key share a slot.
@@ -16,17 +16,18 @@ pub struct KeySlot {
     pub kind: KeyKind,
     /// The region that the key belongs to.
     pub region: Region,
-    /// The scope; for a branch key, the region's own.
+    /// The scope; for a branch key, its owner and `segment`.
     pub scope: Scope,
     /// The period; for a branch key, a month.
     pub period: Period,
 }
 
 impl KeySlot {
-    /// The slot of a region's branch key of a month.
+    /// The slot of a branch key of a month: the region's own, or that of a tenant with custody of its own.
     #[must_use]
-    pub fn branch(region: &Region, month: Period) -> Self {
-        Self { kind: KeyKind::Branch, region: region.clone(), scope: Scope::of_region(), period: month }
+    pub fn branch(region: &Region, owner: &TenantId, month: Period) -> Self {
+        let scope = Scope { tenant: owner.clone(), record_type: RecordType::SEGMENT };
+        Self { kind: KeyKind::Branch, region: region.clone(), scope, period: month }
     }
 
     /// The slot of a tenant key.

@@ -1,0 +1,245 @@
+//! Following a store: what others changed, known within the poll's age; and that the store is still the one that this
+//! host knew.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::orders::Orders;
+use super::region::RegionKeys;
+use super::replay::Replayed;
+use crate::error::{Code, Error, Result};
+use crate::ledger::{Ledger, PAGE, StatementKind, content, digest};
+use crate::observe;
+use crate::store::StoreMark;
+use crate::time::Clock;
+use crate::witness::{Seen, Witness};
+
+/// How this process follows the store of one region.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    witness: Option<Arc<Witness>>,
+    orders: RwLock<Arc<Orders>>,
+    /// When the last poll began, in microseconds of the clock, and one more; 0 before the first.
+    polled: AtomicU64,
+    followed: tokio::sync::Mutex<Option<Followed>>,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone)]
+struct Followed {
+    mark: StoreMark,
+    ledger: u64,
+    digest: [u8; 32],
+}
+
+impl Follower {
+    pub(crate) fn new(witness: Option<Arc<Witness>>) -> Self {
+        Self {
+            witness,
+            orders: RwLock::default(),
+            polled: AtomicU64::new(0),
+            followed: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What the ledger ordered, as of the last poll.
+    pub(crate) fn orders(&self) -> Arc<Orders> {
+        self.orders.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the next caller poll, whatever the last one's age.
+    pub(crate) fn poll_next(&self) {
+        self.polled.store(0, Ordering::SeqCst);
+    }
+
+    /// Takes note of what changed since the last poll, if that is too old: `forget` is called with every slot that
+    /// did, before anybody goes on with what was loaded; with none where all must be loaded anew.
+    ///
+    /// A store that is away is bridged until the hard age: nothing can be revoked without it. One that is not what
+    /// it was is not: nothing is opened and no key made before it was made good.
+    pub(super) async fn catch_up(&self, keys: &RegionKeys) -> Result<()> {
+        let RegionKeys { ledger, ages, clock, .. } = keys;
+        let clock = &**clock;
+        if self.age(clock).is_some_and(|age| age < ages.poll) {
+            return Ok(());
+        }
+        let mut followed = self.followed.lock().await;
+        if self.age(clock).is_some_and(|age| age < ages.poll) {
+            return Ok(());
+        }
+        let begun = clock.elapsed();
+        let polled = self.poll(keys, &mut followed).await;
+        observe::polled(&ledger.region, polled.as_ref().map_or_else(|error| error.code().as_str(), |_| "ok"));
+        match polled {
+            Ok(()) => {
+                let micros = u64::try_from(begun.as_micros()).unwrap_or(u64::MAX);
+                self.polled.store(micros.saturating_add(1), Ordering::SeqCst);
+                Ok(())
+            }
+            Err(error)
+                if error.code() == Code::StoreUnavailable
+                    && followed.is_some()
+                    && self.age(clock).is_some_and(|age| age < ages.hard) =>
+            {
+                tracing::warn!(region = %ledger.region, "the key store does not say what changed");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn age(&self, clock: &dyn Clock) -> Option<Duration> {
+        let polled = self.polled.load(Ordering::SeqCst).checked_sub(1)?;
+        Some(clock.elapsed().saturating_sub(Duration::from_micros(polled)))
+    }
+
+    async fn poll(&self, keys: &RegionKeys, followed: &mut Option<Followed>) -> Result<()> {
+        let ledger = &keys.ledger;
+        let mark = ledger.store.mark().await?;
+        let Some(before) = followed.clone() else {
+            *followed = Some(self.begin(ledger, mark).await?);
+            return Ok(());
+        };
+        if mark == before.mark {
+            return Ok(());
+        }
+        if went_back(&before.mark, &mark) && !self.made_good(ledger, &before.seen(), &mark).await? {
+            return Err(other_store(ledger));
+        }
+        let restored = before.mark.incarnation != mark.incarnation;
+        let (mut newest, mut said) = (before.mark.changes, restored);
+        if restored {
+            // Whatever was loaded from the store as it was may not be in the one that is.
+            keys.forget_all();
+            newest = mark.changes;
+        }
+        loop {
+            let page = ledger.store.changes_since(newest, PAGE).await?;
+            for change in &page {
+                newest = change.number;
+                match &change.slot {
+                    Some(slot) if slot.region == ledger.region => keys.forget(slot).await,
+                    Some(_) => {}
+                    None => said |= change.region == ledger.region,
+                }
+            }
+            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        let mut after = Followed { mark: StoreMark { changes: newest.max(mark.changes), ..mark }, ..before };
+        if said {
+            let mut orders = Orders::clone(&self.orders());
+            let (number, digest) = ledger
+                .follow(after.ledger, Some(after.digest), |statement, _| orders.follow(statement))
+                .await?;
+            (after.ledger, after.digest) = (number, digest.unwrap_or(after.digest));
+            *self.orders.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(orders);
+        }
+        self.remember(ledger, &after)?;
+        *followed = Some(after);
+        Ok(())
+    }
+
+    /// The first poll: the store must be the one that this host knew, or a later one.
+    async fn begin(&self, ledger: &Ledger, mark: StoreMark) -> Result<Followed> {
+        let head = ledger.store.ledger_head(&ledger.region).await?;
+        if let Some(head) = &head {
+            ledger.verify(head)?;
+        }
+        let followed = Followed {
+            ledger: head.as_ref().map_or(0, |head| head.number),
+            digest: head.as_ref().map_or([0; 32], digest),
+            mark,
+        };
+        if let Some(seen) = self.seen(ledger)? {
+            let back = seen.is_behind(&followed.mark) || !self.remembers(ledger, &seen).await?;
+            if back && !self.made_good(ledger, &seen, &followed.mark).await? {
+                return Err(other_store(ledger));
+            }
+        }
+        let mut orders = Orders::default();
+        let mut after = 0;
+        loop {
+            let page = ledger.store.ledger(&ledger.region, &Orders::KINDS, after, PAGE).await?;
+            for entry in &page {
+                orders.follow(&ledger.verify(entry)?)?;
+                after = entry.number;
+            }
+            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        *self.orders.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(orders);
+        self.remember(ledger, &followed)?;
+        Ok(followed)
+    }
+
+    /// What this host saw before this process began.
+    pub(super) fn seen(&self, ledger: &Ledger) -> Result<Option<Seen>> {
+        Ok(self.witness.as_ref().map(|witness| witness.seen(&ledger.region)).transpose()?.flatten())
+    }
+
+    /// Has the next poll be the first: the store was made good.
+    pub(super) async fn begin_again(&self) {
+        *self.followed.lock().await = None;
+        self.poll_next();
+    }
+
+    /// Whether the ledger still holds the entry that this host saw last.
+    pub(super) async fn remembers(&self, ledger: &Ledger, seen: &Seen) -> Result<bool> {
+        let Some(before) = seen.ledger.checked_sub(1) else { return Ok(true) };
+        let entries = ledger.store.ledger(&ledger.region, &[], before, 1).await?;
+        Ok(entries.first().is_some_and(|entry| entry.number == seen.ledger && digest(entry) == seen.digest))
+    }
+
+    /// Whether a signed entry of the ledger says that this incarnation was made good, up to at least what was seen.
+    async fn made_good(&self, ledger: &Ledger, seen: &Seen, mark: &StoreMark) -> Result<bool> {
+        let kinds = [StatementKind::Replayed as u8];
+        let mut after = 0;
+        loop {
+            let page = ledger.store.ledger(&ledger.region, &kinds, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(false) };
+            after = last.number;
+            for entry in &page {
+                let replayed: Replayed = content(&ledger.verify(entry)?)?;
+                if replayed.incarnation == mark.incarnation && replayed.through >= seen.ledger {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn remember(&self, ledger: &Ledger, followed: &Followed) -> Result<()> {
+        match &self.witness {
+            Some(witness) => witness.remember(&ledger.region, &followed.seen()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Followed {
+    fn seen(&self) -> Seen {
+        Seen {
+            incarnation: self.mark.incarnation.clone(),
+            changes: self.mark.changes,
+            inserts: self.mark.inserts,
+            ledger: self.ledger,
+            digest: self.digest,
+        }
+    }
+}
+
+fn went_back(before: &StoreMark, mark: &StoreMark) -> bool {
+    before.incarnation != mark.incarnation || mark.changes < before.changes || mark.inserts < before.inserts
+}
+
+fn other_store(ledger: &Ledger) -> Error {
+    Error::new(
+        Code::KeyRolledBack,
+        format!("the key store of {} is not the one that this host knew, or an earlier state of it", ledger.region),
+    )
+    .rule("after a restore or a failover nothing is opened and no key made before what was erased since is taken again")
+    .advise("domicile key replay, with the newest export of the audit")
+}

@@ -1,0 +1,161 @@
+//! The keys of one region, as this process has them: its key services, its store, and what was loaded from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::ages::Ages;
+use super::branch::BranchKey;
+use super::follow::Follower;
+use super::shelf::Shelf;
+use super::tenant::SlotKeys;
+use crate::audit::AuditChain;
+use crate::error::{Code, Error, Result};
+use crate::kms::Custody;
+use crate::ledger::Ledger;
+use crate::period::Period;
+use crate::puncture::LeafNumber;
+use crate::random::Randomness;
+use crate::region::Place;
+use crate::scope::{Scope, TenantId};
+use crate::store::{KeyName, KeySlot, KeyStore};
+use crate::time::Clock;
+
+/// What the keys of a region are made of and kept in.
+#[derive(Debug)]
+pub(crate) struct RegionParts {
+    pub(crate) place: Place,
+    /// Who holds the region's own branch keys.
+    pub(crate) custody: Custody,
+    /// Who holds those of tenants with custody of their own.
+    pub(crate) custodies: BTreeMap<TenantId, Custody>,
+    pub(crate) ledger: Ledger,
+    pub(crate) follower: Arc<Follower>,
+}
+
+/// The keys of one region.
+#[derive(Debug)]
+pub(super) struct RegionKeys {
+    pub(super) place: Place,
+    pub(super) custody: Custody,
+    pub(super) custodies: BTreeMap<TenantId, Custody>,
+    pub(super) store: Arc<dyn KeyStore>,
+    pub(super) ledger: Ledger,
+    pub(super) follower: Arc<Follower>,
+    pub(super) ages: Ages,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) audit: Arc<AuditChain>,
+    pub(super) randomness: Arc<dyn Randomness>,
+    /// Unwrapped branch keys: by owner, month and version.
+    pub(super) branches: Shelf<(TenantId, Period, u32), BranchKey>,
+    /// The version of the branch key that seals: by owner and month.
+    pub(super) sealing_branches: Shelf<(TenantId, Period), u32>,
+    /// Opened tenant keys, all versions of a slot together.
+    pub(super) slots: Shelf<(Scope, Period), SlotKeys>,
+    /// Whose a key is, by its name: that never changes.
+    pub(super) owners: moka::future::Cache<KeyName, KeySlot>,
+    writer: tokio::sync::Mutex<Option<Writer>>,
+}
+
+/// This process as a writer of the region's store: its number, and the next leaf under it.
+#[derive(Debug)]
+struct Writer {
+    number: u32,
+    next: u32,
+}
+
+impl RegionKeys {
+    pub(super) fn new(
+        parts: RegionParts,
+        ages: Ages,
+        clock: Arc<dyn Clock>,
+        audit: Arc<AuditChain>,
+        randomness: Arc<dyn Randomness>,
+    ) -> Self {
+        const BRANCHES_MAX: u64 = 100_000;
+        const SLOTS_MAX: u64 = 1_000_000;
+        Self {
+            store: parts.ledger.store.clone(),
+            place: parts.place,
+            custody: parts.custody,
+            custodies: parts.custodies,
+            ledger: parts.ledger,
+            follower: parts.follower,
+            ages,
+            clock,
+            audit,
+            randomness,
+            branches: Shelf::new("branch", BRANCHES_MAX),
+            sealing_branches: Shelf::new("sealing-branch", BRANCHES_MAX),
+            slots: Shelf::new("tenant", SLOTS_MAX),
+            owners: moka::future::Cache::new(SLOTS_MAX),
+            writer: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// Takes note of what others changed, and checks that a scope's keys may be used.
+    pub(super) async fn check_use(&self, scope: &Scope, sealing: bool) -> Result<()> {
+        self.catch_up().await?;
+        self.follower.orders().check_use(scope, sealing)
+    }
+
+    /// Takes note of what others changed since the last poll, if that is too long ago.
+    pub(super) async fn catch_up(&self) -> Result<()> {
+        self.follower.catch_up(self).await
+    }
+
+    /// Has the keys of a slot loaded anew.
+    pub(super) async fn forget(&self, slot: &KeySlot) {
+        match slot.kind {
+            crate::context::KeyKind::Tenant => self.slots.stale(&(slot.scope.clone(), slot.period)).await,
+            crate::context::KeyKind::Branch => {
+                let owner = slot.scope.tenant.clone();
+                let newest = self.sealing_branches.peek(&(owner.clone(), slot.period)).await;
+                self.sealing_branches.stale(&(owner.clone(), slot.period)).await;
+                for version in 1..=newest.map_or(1, |newest| newest.saturating_add(1)) {
+                    self.branches.stale(&(owner.clone(), slot.period, version)).await;
+                }
+            }
+            crate::context::KeyKind::Post => {}
+        }
+    }
+
+    /// Has everything loaded anew.
+    pub(super) fn forget_all(&self) {
+        self.slots.clear();
+        self.sealing_branches.clear();
+        self.branches.clear();
+        self.owners.invalidate_all();
+    }
+
+    /// Who holds the branch keys of this owner: the region itself, or a tenant.
+    pub(super) fn custody_of(&self, owner: &TenantId) -> Result<&Custody> {
+        if *owner == TenantId::REGION {
+            return Ok(&self.custody);
+        }
+        self.custodies.get(owner).ok_or_else(|| {
+            Error::new(Code::KmsUnavailable, format!("the key services of {owner} are not configured here"))
+                .at(self.place.to_string())
+                .advise(format!(
+                    "add [regions.{}.custody.{owner}], if this host may ask them",
+                    self.place.region
+                ))
+        })
+    }
+
+    /// Whose branch key seals the keys of this scope from now on.
+    pub(super) fn owner_of(&self, scope: &Scope) -> TenantId {
+        if self.custodies.contains_key(&scope.tenant) { scope.tenant.clone() } else { TenantId::REGION }
+    }
+
+    /// Leaves of one process never repeat: its writer number is its own, and the counter only grows. When
+    /// the counter is used up, another writer number is drawn.
+    pub(super) async fn next_leaf(&self) -> Result<LeafNumber> {
+        let mut writer = self.writer.lock().await;
+        let Writer { number, next } = match writer.take() {
+            Some(writer) => writer,
+            None => Writer { number: self.store.next_writer().await?, next: 0 },
+        };
+        *writer = next.checked_add(1).map(|next| Writer { number, next });
+        Ok(LeafNumber::new(number, next))
+    }
+}
