@@ -207,7 +207,7 @@ async fn a_loss_does_not_pass_for_an_erasure() {
     assert_eq!(obstacle(swapped).await, Some(Code::KeyUnknown));
     assert_eq!(obstacle(other).await, None);
 
-    // Without its tombstone, nobody can say that a leaf was erased; nor with one that nobody signed.
+    // KEY-41, KEY-43: without its tombstone, nobody can say that a leaf was erased; nor with one that nobody signed.
     write(&home, "DELETE FROM tombstones").await;
     assert_eq!(obstacle(bytes.clone()).await, Some(Code::KeyUnknown));
     write(&home, "UPDATE ledger SET signature = zeroblob(64)").await;

@@ -1,4 +1,4 @@
-//! The key hierarchy as a platform team uses it: rotation, erasure, holds, expiry, shredding, restores, under load and at
+//! The key hierarchy (KEY-8, KEY-40, KEY-42) as a platform team uses it: rotation, erasure, holds, expiry, shredding, restores, under load and at
 //! once.
 
 #![allow(

@@ -63,6 +63,12 @@ pub(crate) enum Command {
     Why(Why),
     /// Verify every tag, total and index of segments
     Verify(Verify),
+    /// Keys: list, rotate, erase, expire, hold, shred; make a restored store good
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// What was done, by whom, and the proof of it
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Write a shell's completions to standard output
     Completions(Completions),
     /// Write manual pages into a directory
@@ -116,6 +122,202 @@ pub(crate) struct HomeChoose {
     /// in any order and beside other columns (`-` is standard input)
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// List keys: whose, of which period, and what they may still do
+    List(KeyList),
+    /// Follow keys by new versions, or wrap and seal them anew; nothing that was sealed is touched
+    Rotate(KeyRotate),
+    /// Erase lanes of a segment, or retire it whole, in every copy of it
+    Erase(KeyErase),
+    /// Destroy the keys of periods that are over, and those whose shredding is due
+    Expire(KeyExpire),
+    /// Forbid that anything of a scope is destroyed or erased, or allow it again
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Destroy all keys of a tenant, or of one type, after a time in which none of them is used
+    Shred(KeyShred),
+    /// Take a shredding back
+    Unshred(KeyUnshred),
+    /// Make a restored store good: take again what was erased since
+    Replay(KeyReplay),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyList {
+    /// This tenant's alone
+    #[arg(long, value_name = "T", value_parser = parsed::<TenantId>)]
+    pub(crate) tenant: Option<TenantId>,
+    /// Of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["tenant", "root", "branch"]))]
+pub(crate) struct KeyRotate {
+    /// The tenant whose key of this period is followed by a new version
+    #[arg(requires = "record_type", value_parser = parsed::<TenantId>)]
+    pub(crate) tenant: Option<TenantId>,
+    /// The record type
+    #[arg(id = "record_type", value_name = "TYPE", value_parser = parsed::<RecordType>)]
+    pub(crate) record_type: Option<RecordType>,
+    /// Wrap all branch keys of this region anew, under the roots that its key services have now
+    #[arg(long, value_name = "REGION", value_parser = parsed::<Region>)]
+    pub(crate) root: Option<Region>,
+    /// Follow the branch keys of this region by new versions, and seal all tenant keys under them
+    #[arg(long, value_name = "REGION", value_parser = parsed::<Region>)]
+    pub(crate) branch: Option<Region>,
+    /// With --branch: make no new versions, and finish what was begun
+    #[arg(long, requires = "branch")]
+    pub(crate) finish: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyErase {
+    /// The segment
+    pub(crate) file: PathBuf,
+    /// The lanes' numbers, or `all`: every copy of the segment
+    #[arg(value_name = "LANE|all", required = true)]
+    pub(crate) lanes: Vec<String>,
+    /// The segment's name, as `inspect` shows it
+    #[arg(long, value_name = "SEGMENT")]
+    pub(crate) confirm: String,
+    /// Why
+    #[arg(long, default_value = "maintenance", value_parser = parsed::<Purpose>)]
+    pub(crate) purpose: Purpose,
+    /// The reference of the request behind it
+    #[arg(long, value_name = "R")]
+    pub(crate) reference: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyExpire {
+    /// Of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// Say what is due, and destroy nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldCommand {
+    /// Add a hold
+    Add(HoldChange),
+    /// Release a hold
+    Release(HoldChange),
+    /// List the holds that stand
+    List(HoldList),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HoldChange {
+    /// The tenant
+    #[arg(value_parser = parsed::<TenantId>)]
+    pub(crate) tenant: TenantId,
+    /// The record type, or `all`
+    #[arg(value_name = "TYPE|all", value_parser = parsed::<Types>)]
+    pub(crate) types: Types,
+    /// Why; it stands in the ledger in clear
+    #[arg(long, value_name = "R")]
+    pub(crate) reason: String,
+    /// In this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HoldList {
+    /// In this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyShred {
+    /// The tenant
+    #[arg(value_parser = parsed::<TenantId>)]
+    pub(crate) tenant: TenantId,
+    /// The record type, or `all`
+    #[arg(value_name = "TYPE|all", value_parser = parsed::<Types>)]
+    pub(crate) types: Types,
+    /// The tenant once more
+    #[arg(long, value_name = "TENANT", value_parser = parsed::<TenantId>)]
+    pub(crate) confirm: TenantId,
+    /// For how long nothing is sealed or opened before the keys are destroyed
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
+    pub(crate) pending: u32,
+    /// In this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyUnshred {
+    /// The tenant
+    #[arg(value_parser = parsed::<TenantId>)]
+    pub(crate) tenant: TenantId,
+    /// The record type, or `all`: as it was asked for
+    #[arg(value_name = "TYPE|all", value_parser = parsed::<Types>)]
+    pub(crate) types: Types,
+    /// The tenant once more
+    #[arg(long, value_name = "TENANT", value_parser = parsed::<TenantId>)]
+    pub(crate) confirm: TenantId,
+    /// In this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyReplay {
+    /// The newest export of the audit of the region whose store was restored
+    pub(crate) export: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List events of this region's store, oldest first
+    List(AuditList),
+    /// Verify every chain and the ledger of a region, in its store or in an export
+    Verify(AuditVerify),
+    /// Write ledger, chains and homes of a region to a file that the store's writers cannot change
+    Export(AuditExport),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditList {
+    /// Of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// Events of this kind alone
+    #[arg(long, value_name = "KIND")]
+    pub(crate) event: Option<String>,
+    /// Events about this tenant alone
+    #[arg(long, value_name = "T", value_parser = parsed::<TenantId>)]
+    pub(crate) tenant: Option<TenantId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerify {
+    /// Of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// An export that was kept elsewhere: the store must hold at least what it does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) against: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditExport {
+    /// Of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// Where to write it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

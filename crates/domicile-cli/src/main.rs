@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command, HomeCommand};
+use arguments::{Arguments, AuditCommand, Command, HomeCommand, KeyCommand};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -41,6 +41,23 @@ fn main() -> ExitCode {
             Command::Inspect(inspect) => commands::inspect::run(inspect, &report),
             Command::Why(why) => commands::why::run(common, why, &report).await,
             Command::Verify(verify) => commands::verify::run(common, verify, &report).await,
+            Command::Key(KeyCommand::List(list)) => commands::key::list(common, list, &report).await,
+            Command::Key(KeyCommand::Rotate(rotate)) => commands::key::rotate(common, rotate, &report).await,
+            Command::Key(KeyCommand::Erase(erase)) => commands::key::erase(common, erase, &report).await,
+            Command::Key(KeyCommand::Expire(expire)) => commands::key::expire(common, expire, &report).await,
+            Command::Key(KeyCommand::Hold(hold)) => commands::key::hold(common, hold, &report).await,
+            Command::Key(KeyCommand::Shred(shred)) => commands::key::shred(common, shred, &report).await,
+            Command::Key(KeyCommand::Unshred(unshred)) => {
+                commands::key::unshred(common, unshred, &report).await
+            }
+            Command::Key(KeyCommand::Replay(replay)) => commands::key::replay(common, replay, &report).await,
+            Command::Audit(AuditCommand::List(list)) => commands::audit::list(common, list, &report).await,
+            Command::Audit(AuditCommand::Verify(verify)) => {
+                commands::audit::verify(common, verify, &report).await
+            }
+            Command::Audit(AuditCommand::Export(export)) => {
+                commands::audit::export(common, export, &report).await
+            }
             Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),
         };

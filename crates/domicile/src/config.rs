@@ -15,10 +15,11 @@ use serde::Deserialize;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::files;
-use crate::kms::VerifyingKey;
+use crate::kms::{Agreement, VerifyingKey};
 use crate::period::PeriodUnit;
 use crate::region::{Jurisdiction, Place, Region};
-use crate::scope::RecordType;
+use crate::retention::{self, Retention};
+use crate::scope::{RecordType, TenantId};
 
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "domicile.toml";
@@ -43,6 +44,12 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 ///
 /// [periods]
 /// voice = "day"                    # the others: month
+///
+/// [retention.EU]
+/// voice = "6 months"               # so long after the end of their period; the others for ever
+///
+/// [erasure]
+/// backups_kept = "35 days"         # of the key stores: when the last is gone, an erasure is final
 /// # "#;
 /// # let config = domicile::Config::parse(text, "domicile.toml".as_ref())?;
 /// # assert_eq!(config.here().to_string(), "eu-central-1 (EU)");
@@ -55,6 +62,9 @@ pub struct Config {
     homes: Url,
     engine: Option<Engine>,
     periods: BTreeMap<RecordType, PeriodUnit>,
+    retention: Retention,
+    backups_kept: Option<jiff::Span>,
+    witness: PathBuf,
     regions: BTreeMap<Region, RegionConfig>,
 }
 
@@ -67,6 +77,10 @@ pub struct RegionConfig {
     pub signing_key: VerifyingKey,
     /// The key service, where this host may use it.
     pub kms: Option<KmsConfig>,
+    /// Who holds the region's branch keys, where it is not that key service alone.
+    pub custody: Option<CustodyConfig>,
+    /// Who holds those of tenants with custody of their own.
+    pub tenants: BTreeMap<TenantId, CustodyConfig>,
     /// The region's key store.
     pub store: Url,
 }
@@ -105,7 +119,29 @@ struct File {
     write_version: Option<u16>,
     #[serde(default)]
     periods: BTreeMap<RecordType, PeriodUnit>,
+    #[serde(default)]
+    retention: BTreeMap<Jurisdiction, BTreeMap<RecordType, String>>,
+    #[serde(default)]
+    erasure: FileErasure,
+    witness: Option<PathBuf>,
     regions: BTreeMap<Region, FileRegion>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileErasure {
+    backups_kept: Option<String>,
+}
+
+/// Who holds branch keys together.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct CustodyConfig {
+    /// Who of them must agree.
+    pub agreement: Agreement,
+    /// The holders, by name, in the order of their names.
+    pub holders: BTreeMap<String, KmsConfig>,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +150,9 @@ struct FileRegion {
     jurisdiction: Jurisdiction,
     signing_key: String,
     kms: Option<KmsConfig>,
+    custody: Option<CustodyConfig>,
+    #[serde(default)]
+    tenants: BTreeMap<TenantId, CustodyConfig>,
     store: Option<String>,
 }
 
@@ -200,7 +239,11 @@ impl Config {
                 error.at(format!("regions.{region}.signing_key")).at(path.display().to_string())
             })?;
             let kms = of_region.kms.map(|kms| kms.resolved(directory));
-            regions.insert(region, RegionConfig { place, signing_key, kms, store: url(store)? });
+            let custody = of_region.custody.map(|custody| custody.resolved(directory));
+            let tenants = of_region.tenants.into_iter();
+            let tenants = tenants.map(|(tenant, custody)| (tenant, custody.resolved(directory))).collect();
+            let store = url(store)?;
+            regions.insert(region, RegionConfig { place, signing_key, kms, custody, tenants, store });
         }
         let here = regions.get(&file.here).map(|region| region.place.clone()).ok_or_else(|| {
             invalid(format!("here = \"{}\" is not one of the regions", file.here))
@@ -214,7 +257,34 @@ impl Config {
             None | Some("auto") => None,
             Some(name) => Some(name.parse().map_err(|error: Error| error.at(path.display().to_string()))?),
         };
-        Ok(Self { homes: url(homes)?, path: path.to_owned(), here, engine, periods: file.periods, regions })
+        let at = |error: Error| error.at(path.display().to_string());
+        let mut retention = Retention::default();
+        for (jurisdiction, rules) in file.retention {
+            for (record_type, after) in rules {
+                let place = format!("retention.{jurisdiction}.{record_type}");
+                retention
+                    .add(jurisdiction.clone(), record_type, &after)
+                    .map_err(|error| at(error.at(place)))?;
+            }
+        }
+        let backups_kept = file.erasure.backups_kept.as_deref().map(retention::span).transpose();
+        let backups_kept = backups_kept.map_err(|error| at(error.at("erasure.backups_kept")))?;
+        let witness = match (file.witness, regions.get(&here.region).map(|region| &region.store)) {
+            (Some(witness), _) => directory.join(witness),
+            (None, Some(Url::Sqlite(store))) => store.with_extension("seen"),
+            (None, _) => directory.join("domicile.seen"),
+        };
+        Ok(Self {
+            homes: url(homes)?,
+            path: path.to_owned(),
+            here,
+            engine,
+            periods: file.periods,
+            retention,
+            backups_kept,
+            witness,
+            regions,
+        })
     }
 
     /// The file that this was read from.
@@ -247,6 +317,25 @@ impl Config {
         &self.periods
     }
 
+    /// How long records are kept.
+    #[must_use]
+    pub fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// How long backups of the key stores are kept, if the operator says so.
+    #[must_use]
+    pub fn backups_kept(&self) -> Option<jiff::Span> {
+        self.backups_kept
+    }
+
+    /// Where this host remembers what it saw of the key stores: beside its own region's SQLite store, or beside the
+    /// configuration, where it does not say.
+    #[must_use]
+    pub fn witness(&self) -> &Path {
+        &self.witness
+    }
+
     /// The regions.
     #[must_use]
     pub fn regions(&self) -> &BTreeMap<Region, RegionConfig> {
@@ -261,6 +350,13 @@ impl KmsConfig {
                 KmsConfig::Local { root: directory.join(root), signing: directory.join(signing) }
             }
         }
+    }
+}
+
+impl CustodyConfig {
+    fn resolved(mut self, directory: &Path) -> Self {
+        self.holders = self.holders.into_iter().map(|(name, kms)| (name, kms.resolved(directory))).collect();
+        self
     }
 }
 

@@ -15,7 +15,7 @@ use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
 use crate::keyring::{Ages, Follower, Keyring, RegionParts, ReplayReport};
 #[cfg(feature = "sqlite")]
 use crate::kms::Kms;
-use crate::kms::{Custody, LocalKms};
+use crate::kms::{Custody, Holder, LocalKms};
 use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::ledger::Ledger;
 use crate::period::{Period, PeriodUnit};
@@ -26,6 +26,16 @@ use crate::scope::{RecordType, Scope, TenantId};
 use crate::store::{HomeRegistry, SignedChoices};
 use crate::time::{Clock, SystemClock, Time};
 use crate::witness::Witness;
+
+/// The key service that a configuration describes.
+#[cfg(feature = "sqlite")]
+fn key_service(region: &Region, config: &KmsConfig) -> Arc<dyn Kms> {
+    match config {
+        KmsConfig::Local { root, signing } => {
+            Arc::new(LocalKms::new(region.clone(), root.clone(), signing.clone()))
+        }
+    }
+}
 
 /// Regions, homes, keys and audit of one process that knows where it is. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -253,18 +263,28 @@ impl Domicile {
         };
         let mut builder = Self::builder(config.here().region.clone(), Arc::new(store(config.homes())?));
         for region in config.regions().values() {
-            let kms = region.kms.as_ref().map(|kms| match kms {
-                KmsConfig::Local { root, signing } => {
-                    let kms = LocalKms::new(region.place.region.clone(), root.clone(), signing.clone());
-                    Arc::new(kms) as Arc<dyn Kms>
-                }
-            });
+            let name = &region.place.region;
+            let kms = region.kms.as_ref().map(|kms| key_service(name, kms));
+            let custodies = region.tenants.iter().map(|(tenant, custody)| (Some(tenant.clone()), custody));
+            for (tenant, custody) in region.custody.iter().map(|custody| (None, custody)).chain(custodies) {
+                let holder = |(holder, kms): (&String, &KmsConfig)| Holder {
+                    name: holder.clone(),
+                    kms: key_service(name, kms),
+                };
+                let custody = Custody::of(custody.agreement, custody.holders.iter().map(holder).collect())
+                    .map_err(|error| error.at(format!("regions.{name}")))?;
+                builder = builder.custody(name.clone(), tenant, custody);
+            }
             builder = builder.region(KnownRegion {
                 place: region.place.clone(),
                 verifying_key: region.signing_key,
                 kms,
                 store: Arc::new(store(&region.store)?),
             });
+        }
+        builder = builder.retention(config.retention().clone()).witness(config.witness());
+        if let Some(kept) = config.backups_kept() {
+            builder = builder.backups_kept(kept);
         }
         for (record_type, unit) in config.periods() {
             builder = builder.period(record_type.clone(), *unit);

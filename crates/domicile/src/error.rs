@@ -163,8 +163,6 @@ codes! {
     KeyShredding = "key/shredding", Refused;
     /// A hold forbids that anything of a scope is destroyed.
     KeyHeld = "key/held", Refused;
-    /// What was opened a while ago may not be used any longer without asking again.
-    KeyLapsed = "key/lapsed", KeyService;
     /// The audit chain could not be made durable, so no key was handed out.
     AuditUnavailable = "audit/unavailable", KeyService;
 

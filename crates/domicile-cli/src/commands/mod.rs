@@ -1,8 +1,10 @@
 //! One module for each command: parse, call, print.
 
+pub(crate) mod audit;
 pub(crate) mod home;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod manual;
 pub(crate) mod open;
 pub(crate) mod seal;

@@ -160,15 +160,14 @@ impl RegionKeys {
                 } else {
                     Box::pin(self.open_stored(stored)).await
                 };
-                // What may pass, or a denial: nothing to remember.
-                if let Err(error) = &key
-                    && error.class() == Class::KeyService
-                {
-                    return Err(error.again());
-                }
+                let key = match key {
+                    // What may pass, or a denial: nothing to remember.
+                    Err(error) if error.class() == Class::KeyService => return Err(error),
+                    key => key.map(Arc::new),
+                };
                 self.owners.insert(name, slot.clone()).await;
                 let generation = generation.max(seen.map_or(0, |seen| seen.generation));
-                versions.insert(version, SlotKey { name, generation, key: key.map(Arc::new) });
+                versions.insert(version, SlotKey { name, generation, key });
             }
             Ok(SlotKeys { versions })
         };

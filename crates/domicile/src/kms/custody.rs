@@ -28,7 +28,8 @@ const ANY: u8 = 0x02;
 const ALL: u8 = 0x03;
 
 /// Who must agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Agreement {
     /// One of the holders, whichever.
