@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -105,6 +106,15 @@ pub enum KmsConfig {
 pub enum Url {
     /// `sqlite://PATH`, relative to the configuration.
     Sqlite(PathBuf),
+    /// `postgres://USER@HOST/DATABASE`, as libpq has it.
+    Postgres(PostgresUrl),
+}
+
+/// Where a PostgreSQL store is. No password stands in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PostgresUrl {
+    text: String,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +123,7 @@ struct File {
     here: Region,
     store: Option<String>,
     homes: Option<String>,
+    password_file: Option<PathBuf>,
     #[serde(default)]
     engine: Option<String>,
     #[serde(default)]
@@ -154,6 +165,7 @@ struct FileRegion {
     #[serde(default)]
     tenants: BTreeMap<TenantId, CustodyConfig>,
     store: Option<String>,
+    password_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -226,8 +238,11 @@ impl Config {
             .rule("this build writes version 1"));
         }
         let directory = path.parent().unwrap_or(Path::new(""));
-        let url =
-            |text: &str| Url::parse(text, directory).map_err(|error| error.at(path.display().to_string()));
+        let url = |text: &str, password_file: Option<&PathBuf>| {
+            let password_file =
+                password_file.or(file.password_file.as_ref()).map(|file| directory.join(file));
+            Url::parse(text, directory, password_file).map_err(|error| error.at(path.display().to_string()))
+        };
         let mut regions = BTreeMap::new();
         for (region, of_region) in file.regions {
             let store = of_region.store.as_deref().or(file.store.as_deref()).ok_or_else(|| {
@@ -242,7 +257,7 @@ impl Config {
             let custody = of_region.custody.map(|custody| custody.resolved(directory));
             let tenants = of_region.tenants.into_iter();
             let tenants = tenants.map(|(tenant, custody)| (tenant, custody.resolved(directory))).collect();
-            let store = url(store)?;
+            let store = url(store, of_region.password_file.as_ref())?;
             regions.insert(region, RegionConfig { place, signing_key, kms, custody, tenants, store });
         }
         let here = regions.get(&file.here).map(|region| region.place.clone()).ok_or_else(|| {
@@ -275,7 +290,7 @@ impl Config {
             (None, _) => directory.join("domicile.seen"),
         };
         Ok(Self {
-            homes: url(homes)?,
+            homes: url(homes, None)?,
             path: path.to_owned(),
             here,
             engine,
@@ -361,12 +376,90 @@ impl CustodyConfig {
 }
 
 impl Url {
-    fn parse(text: &str, directory: &Path) -> Result<Self> {
-        match text.strip_prefix("sqlite://") {
-            Some(path) if !path.is_empty() => Ok(Url::Sqlite(directory.join(path))),
-            _ => Err(Error::new(Code::ConfigInvalid, format!("{text:?} is not the URL of a store"))
-                .rule("a store is written sqlite://PATH")),
+    fn parse(text: &str, directory: &Path, password_file: Option<PathBuf>) -> Result<Self> {
+        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+            return Ok(Url::Sqlite(directory.join(path)));
         }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let url = PostgresUrl { text: text.to_owned(), password_file };
+            return url.refuse_password().map(|()| Url::Postgres(url));
+        }
+        // What is no URL may hold a password all the same.
+        let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
+        Err(Error::new(Code::ConfigInvalid, format!("{shown} is not the URL of a store"))
+            .rule("a store is written sqlite://PATH or postgres://USER@HOST/DATABASE"))
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Url::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Url::Postgres(url) => url.fmt(f),
+        }
+    }
+}
+
+impl PostgresUrl {
+    /// A URL without a password, and the file that holds it, if one does.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](Code::ConfigInvalid) for anything else.
+    pub fn new(text: &str, password_file: Option<PathBuf>) -> Result<Self> {
+        match Url::parse(text, Path::new(""), password_file)? {
+            Url::Postgres(url) => Ok(url),
+            Url::Sqlite(_) => {
+                Err(Error::new(Code::ConfigInvalid, "this is not the URL of a PostgreSQL store"))
+            }
+        }
+    }
+
+    /// The URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The file whose first line is the password.
+    #[must_use]
+    pub fn password_file(&self) -> Option<&Path> {
+        self.password_file.as_deref()
+    }
+
+    /// A parameter behind the question mark, as it is written.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let mut parameters = self.parameters();
+        parameters.find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let query = self.text.split_once('?').map_or("", |(_, query)| query);
+        query
+            .split('&')
+            .filter(|part| !part.is_empty())
+            .map(|part| part.split_once('=').unwrap_or((part, "")))
+    }
+
+    /// Configurations are copied, shown and sent about; a password in one would be too.
+    fn refuse_password(&self) -> Result<()> {
+        let authority = self.text.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+        let in_user = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+        // An escaped name may be `password` as well.
+        let in_query = self.parameters().any(|(name, _)| name.contains("password") || name.contains('%'));
+        if !in_user && !in_query {
+            return Ok(());
+        }
+        Err(Error::new(Code::ConfigInvalid, "there is a password in the URL of a store")
+            .rule("a password stands in no configuration")
+            .advise("name a file with `password_file = \"PATH\"`, or use PGPASSFILE; change the password"))
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -453,12 +546,32 @@ mod tests {
     }
 
     #[test]
+    fn a_password_stands_in_a_file_of_its_own() {
+        let url =
+            "postgres://recorder@db.eu.example:5433/keys?sslmode=verify-full&options=-csearch_path%3Deu";
+        let config =
+            with(|text| text.replace("sqlite://s.db\"", &format!("{url}\"\npassword_file = \"secret/pg\"")))
+                .unwrap();
+        let Url::Postgres(read) = config.homes() else { panic!("{:?}", config.homes()) };
+        assert_eq!((read.as_str(), read.parameter("sslmode")), (url, Some("verify-full")));
+        assert_eq!(read.password_file(), Some(Path::new("/etc/secret/pg")));
+        let of_region =
+            with(|text| text.replace("sqlite://s.db", url) + "password_file = \"/run/pg\"\n").unwrap();
+        let Url::Postgres(read) = &of_region.regions()[&"eu".parse().unwrap()].store else { panic!() };
+        assert_eq!(read.password_file(), Some(Path::new("/run/pg")));
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line() {
         for (from, to, hint) in [
             ("here = \"eu\"", "here = \"us\"", "not one of the regions"),
             ("here = \"eu\"", "hear = \"eu\"", "unknown field"),
             ("\"EU\"", "\"eu\"", "line 4"),
             ("sqlite://s.db", "mysql://s.db", "not the URL of a store"),
+            ("sqlite://s.db", "postgres://u:hush@h/d", "a password in the URL"),
+            ("sqlite://s.db", "postgres://u@h/d?password=hush", "a password in the URL"),
+            ("sqlite://s.db", "postgres://h/d?%70assword=hush", "a password in the URL"),
+            ("sqlite://s.db", "postgress://u:hush@h/d", "not the URL of a store"),
             ("ed25519:3d", "ed25519:", "not a verifying key"),
             ("here = \"eu\"", "here = \"eu\"\nengine = \"openssl\"", "no engine"),
             ("here = \"eu\"", "here = \"eu\"\nwrite_version = 2", "write_version"),
@@ -467,6 +580,7 @@ mod tests {
             let error = with(|text| text.replace(from, to)).unwrap_err();
             assert!(error.to_string().contains(hint), "{to}: {error}");
             assert!(error.to_string().contains("/etc/domicile.toml"), "{to}: {error}");
+            assert!(!format!("{error:?}").contains("hush"), "{to}: {error:?}");
         }
     }
 

@@ -13,9 +13,7 @@ use crate::export::Export;
 use crate::guard::{Action, Guard, Permit};
 use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
 use crate::keyring::{Ages, Follower, Keyring, RegionParts, ReplayReport};
-#[cfg(feature = "sqlite")]
-use crate::kms::Kms;
-use crate::kms::{Custody, Holder, LocalKms};
+use crate::kms::{Custody, Holder, Kms, LocalKms};
 use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::ledger::Ledger;
 use crate::period::{Period, PeriodUnit};
@@ -23,12 +21,11 @@ use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
 use crate::retention::Retention;
 use crate::scope::{RecordType, Scope, TenantId};
-use crate::store::{HomeRegistry, SignedChoices};
+use crate::store::{self, HomeRegistry, SignedChoices};
 use crate::time::{Clock, SystemClock, Time};
 use crate::witness::Witness;
 
 /// The key service that a configuration describes.
-#[cfg(feature = "sqlite")]
 fn key_service(region: &Region, config: &KmsConfig) -> Arc<dyn Kms> {
     match config {
         KmsConfig::Local { root, signing } => {
@@ -245,14 +242,11 @@ impl Domicile {
     ///
     /// # Errors
     /// Those of opening the stores.
-    #[cfg(feature = "sqlite")]
     pub async fn from_config(config: &Config) -> Result<Self> {
-        use crate::store::SqliteStore;
-        let mut stores: HashMap<Url, SqliteStore> = HashMap::new();
+        let mut stores: HashMap<Url, store::Opened> = HashMap::new();
         for url in config.regions().values().map(|region| &region.store).chain([config.homes()]) {
             if !stores.contains_key(url) {
-                let Url::Sqlite(path) = url;
-                stores.insert(url.clone(), SqliteStore::open(path).await?);
+                stores.insert(url.clone(), store::open(url).await?);
             }
         }
         let store = |url: &Url| {
@@ -261,7 +255,7 @@ impl Domicile {
                 .cloned()
                 .ok_or_else(|| Error::new(Code::ConfigInvalid, "a store that was not opened"))
         };
-        let mut builder = Self::builder(config.here().region.clone(), Arc::new(store(config.homes())?));
+        let mut builder = Self::builder(config.here().region.clone(), store(config.homes())?.homes);
         for region in config.regions().values() {
             let name = &region.place.region;
             let kms = region.kms.as_ref().map(|kms| key_service(name, kms));
@@ -279,7 +273,7 @@ impl Domicile {
                 place: region.place.clone(),
                 verifying_key: region.signing_key,
                 kms,
-                store: Arc::new(store(&region.store)?),
+                store: store(&region.store)?.keys,
             });
         }
         builder = builder.retention(config.retention().clone()).witness(config.witness());
@@ -293,21 +287,6 @@ impl Domicile {
             builder = builder.engine(engine);
         }
         builder.build()
-    }
-
-    /// Opens what a configuration describes: this build has no store for it.
-    ///
-    /// # Errors
-    /// [`ConfigInvalid`](Code::ConfigInvalid), always.
-    #[cfg(not(feature = "sqlite"))]
-    #[expect(clippy::unused_async, reason = "the same signature as with a store")]
-    pub async fn from_config(config: &Config) -> Result<Self> {
-        let (KmsConfig::Local { .. }, Url::Sqlite(path)) =
-            (KmsConfig::Local { root: "".into(), signing: "".into() }, config.homes());
-        let _ = LocalKms::new;
-        Err(Error::new(Code::ConfigInvalid, "this build has no SQLite store")
-            .at(path.display().to_string())
-            .advise("build with the feature `sqlite`, or bring a store with Domicile::builder"))
     }
 
     /// Closes the stores: what is asked of them later fails. A process that ends without it leaves files beside

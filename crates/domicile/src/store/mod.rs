@@ -6,22 +6,34 @@ pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 mod faulty;
 mod memory;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod migration;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod row;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 #[cfg(any(test, feature = "testing"))]
 pub use faulty::{Fault, FaultyStore};
 pub use memory::{MemoryBackup, MemoryStore};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use migration::{Migrated, Step, Versions};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 pub use row::{KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::config::Url;
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
@@ -29,6 +41,42 @@ use crate::period::Period;
 use crate::puncture::LeafNumber;
 use crate::region::Region;
 use crate::scope::TenantId;
+
+/// A store that was opened, in both of its roles.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// As key store.
+    pub keys: Arc<dyn KeyStore>,
+    /// As registry of homes.
+    pub homes: Arc<dyn HomeRegistry>,
+}
+
+/// Opens the store that a configuration names.
+///
+/// # Errors
+/// Those of the store; [`ConfigInvalid`](Code::ConfigInvalid) when this build has none of its kind.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(clippy::unused_async, reason = "the same signature as with a store")
+)]
+pub async fn open(url: &Url) -> Result<Opened> {
+    match url {
+        #[cfg(feature = "sqlite")]
+        Url::Sqlite(path) => Ok(both(SqliteStore::open(path).await?)),
+        #[cfg(feature = "postgres")]
+        Url::Postgres(url) => Ok(both(PostgresStore::open(url).await?)),
+        #[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+        _ => Err(Error::new(Code::ConfigInvalid, "this build has no such store").at(url.to_string()).advise(
+            "build with the feature `sqlite` or `postgres`, or bring a store with Domicile::builder",
+        )),
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn both<S: KeyStore + HomeRegistry + 'static>(store: S) -> Opened {
+    let store = Arc::new(store);
+    Opened { keys: store.clone(), homes: store }
+}
 
 /// What came of writing a row that must not exist yet.
 #[derive(Debug)]
