@@ -333,3 +333,70 @@ fn set(file: &std::path::Path, text: &str, mode: u32) {
     std::fs::write(file, text).unwrap();
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
 }
+
+#[tokio::test]
+async fn each_role_may_do_what_its_work_needs_and_no_more() {
+    let server = Server::new().await;
+    let owner = PostgresStore::open(&server.store("one").await).await.unwrap();
+    server.script("one", PostgresStore::ROLES);
+    // Again, as after a migration.
+    server.script("one", PostgresStore::ROLES);
+    let logins =
+        "CREATE ROLE opens LOGIN IN ROLE domicile_reader; CREATE ROLE seals LOGIN IN ROLE domicile_writer;
+         CREATE ROLE erases LOGIN IN ROLE domicile_officer";
+    server.sql("one", logins).unwrap();
+    let reader = PostgresStore::open(&server.url("opens", "one")).await.unwrap();
+    let writer = PostgresStore::open(&server.url("seals", "one")).await.unwrap();
+    let officer = PostgresStore::open(&server.url("erases", "one")).await.unwrap();
+    let denied = |error: Error| {
+        assert_eq!(error.code(), Code::StoreUnavailable, "{error:?}");
+        assert_eq!(error.what(), "the role may not do this in the key store");
+    };
+    let beginning = |chain: u8| domicile::audit::ChainBeginning {
+        chain: domicile::audit::ChainId([chain; 16]),
+        place: domicile_tests::place("eu-central-1", "EU"),
+        begun: domicile::Time::EPOCH,
+        actor: "uid:0".to_owned(),
+        signature: vec![3; 64],
+    };
+
+    denied(reader.insert(&row("acme", 1)).await.unwrap_err());
+    denied(reader.next_writer().await.unwrap_err());
+    writer.insert(&row("acme", 1)).await.unwrap();
+    writer.next_writer().await.unwrap();
+    assert_eq!(reader.find(&row("acme", 1).identity).await.unwrap().unwrap().row, row("acme", 1));
+    reader.mark().await.unwrap();
+    denied(reader.write(&write(row("acme", 2), None)).await.unwrap_err());
+    done(&writer, &write(row("acme", 2), None)).await;
+    denied(writer.write(&write(row("acme", 3), Some(1))).await.unwrap_err());
+    done(&officer, &write(row("acme", 3), Some(1))).await;
+    let reborn = Write { rows: Vec::new(), incarnation: Some([9; 16]), ..write(row("acme", 1), None) };
+    denied(writer.write(&reborn).await.unwrap_err());
+    done(&officer, &reborn).await;
+    for (chain, store) in (1..).zip([&reader, &writer, &officer]) {
+        store.begin_chain(&beginning(chain)).await.unwrap();
+    }
+    conformance::home_registry(&writer).await.unwrap();
+    assert_eq!(owner.chains().await.unwrap().len(), 3);
+
+    for role in ["opens", "seals", "erases"] {
+        for sql in [
+            "DELETE FROM keys",
+            "TRUNCATE audit_events",
+            "ALTER TABLE keys ADD COLUMN more bigint",
+            "CREATE TABLE mine (a bigint)",
+            "ALTER TABLE keys DISABLE TRIGGER ALL",
+            "UPDATE meta SET schema = 1",
+            "UPDATE keys SET name = ''",
+            "UPDATE audit_events SET body = ''",
+        ] {
+            let said = server.sql_as(role, "one", sql).unwrap_err();
+            assert!(
+                said.contains("permission denied") || said.contains("must be owner"),
+                "{role}: {sql}: {said}"
+            );
+        }
+        let error = PostgresStore::migrate(&server.url(role, "one"), Step::Expand).await.unwrap_err();
+        assert_eq!(error.code(), Code::StoreUnavailable, "{role}");
+    }
+}

@@ -413,4 +413,42 @@ mod tests {
         conformance::key_store(&store).await.unwrap();
         conformance::home_registry(&store).await.unwrap();
     }
+
+    /// A store as the first schema had it.
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_store_of_the_first_schema_is_expanded_and_then_contracted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let old = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        sqlx::raw_sql(include_str!("sqlite/schema_1.sql")).execute(&old).await.unwrap();
+        sqlx::raw_sql("INSERT INTO meta VALUES (1, 1, 1, zeroblob(16))").execute(&old).await.unwrap();
+        let insert = "INSERT INTO keys VALUES (2, 'eu', 'acme', 'voice', '2026-11', ";
+        let insert = |version: u8| {
+            sqlx::AssertSqlSafe(format!("{insert}{version}, 1, 1, x'{version:032}', zeroblob(32), 1, x'07')"))
+        };
+        sqlx::raw_sql(insert(1)).execute(&old).await.unwrap();
+
+        assert_eq!(SqliteStore::open(&path).await.unwrap_err().code(), Code::StoreInvalid);
+        let early = SqliteStore::migrate(&path, Step::Contract).await.unwrap_err();
+        assert_eq!(early.what(), "this key store was not expanded yet");
+        let first = Versions { schema: 1, min_reader: 1, min_writer: 1 };
+        let expanded = SqliteStore::migrate(&path, Step::Expand).await.unwrap();
+        let both = Versions { schema: 2, ..first };
+        assert_eq!(expanded, Migrated { before: Some(first), after: both });
+        // An older program goes on beside a new one, and is counted.
+        sqlx::raw_sql(insert(2)).execute(&old).await.unwrap();
+        old.close().await;
+        let store = SqliteStore::open(&path).await.unwrap();
+        let mark = store.mark().await.unwrap();
+        assert_eq!((mark.changes, mark.inserts), (0, 2));
+        assert!(store.named(KeyName([0; 16])).await.unwrap().is_none());
+        KeyStore::close(&store).await;
+        // Doing it again changes nothing.
+        assert_eq!(SqliteStore::migrate(&path, Step::Expand).await.unwrap().after, both);
+        let contracted = SqliteStore::migrate(&path, Step::Contract).await.unwrap();
+        assert_eq!(contracted.after, Versions { schema: 2, min_reader: 2, min_writer: 2 });
+        SqliteStore::open(&path).await.unwrap();
+    }
 }

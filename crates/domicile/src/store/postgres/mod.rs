@@ -196,8 +196,11 @@ impl Sql for PostgresStore {
     }
 
     fn failed(&self, source: sqlx::Error) -> Error {
-        let state =
-            source.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        let state = source
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .unwrap_or_default()
+            .into_owned();
         let unfit = match &source {
             sqlx::Error::Configuration(cause) => cause.downcast_ref::<Unfit>().copied(),
             _ => None,
@@ -256,7 +259,7 @@ impl Sql for PostgresStore {
         // A serialization failure, or a deadlock.
         source
             .as_database_error()
-            .and_then(|error| error.code())
+            .and_then(sqlx::error::DatabaseError::code)
             .is_some_and(|code| ["40001", "40P01"].contains(&code.as_ref()))
     }
 
