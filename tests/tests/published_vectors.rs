@@ -1,5 +1,6 @@
 //! What others have published, through every engine and every primitive that keys pass through:
-//! Wycheproof's AES-GCM, ChaCha20-Poly1305, HKDF-SHA-512 and HMAC-SHA-256, and C2SP's XAES-256-GCM. Each test
+//! Wycheproof's AES-GCM, ChaCha20-Poly1305, HKDF-SHA-512 and HMAC-SHA-256, C2SP's XAES-256-GCM, and X-Wing's, through
+//! HPKE. Each test
 //! counts what it ran, so that a file that cannot be read does not pass for one that holds.
 
 #![allow(
@@ -137,4 +138,63 @@ fn xaes_256_gcm_of_c2sp() {
         let payload = Payload { msg: b"XAES-256-GCM", aad: aad.as_bytes() };
         assert_eq!(hex(&cipher.encrypt(&nonce, payload).unwrap()), expected);
     }
+}
+
+/// A generator that gives what the vectors say.
+#[derive(Debug)]
+struct Given(Vec<u8>);
+
+impl domicile::random::Randomness for Given {
+    fn fill(&self, bytes: &mut [u8]) -> domicile::Result<()> {
+        bytes.copy_from_slice(&self.0);
+        Ok(())
+    }
+}
+
+/// The key and nonce of RFC 9180, section 5.1, base mode, for our suite: written from the RFC, and not with the
+/// library that seals.
+fn key_schedule(shared_secret: &[u8], info: &[u8]) -> ([u8; 32], [u8; 12]) {
+    use hkdf::Hkdf;
+    use sha2::Sha512;
+    let suite = [&b"HPKE"[..], &0x647a_u16.to_be_bytes(), &3_u16.to_be_bytes(), &2_u16.to_be_bytes()].concat();
+    let extract = |salt: &[u8], label: &[u8], ikm: &[u8]| {
+        Hkdf::<Sha512>::extract(Some(salt), &[b"HPKE-v1", &suite[..], label, ikm].concat())
+    };
+    let context = [&[0][..], &extract(b"", b"psk_id_hash", b"").0, &extract(b"", b"info_hash", info).0].concat();
+    let (_, secret) = extract(shared_secret, b"secret", b"");
+    let expand = |label: &[u8], output: &mut [u8]| {
+        let length = u16::try_from(output.len()).unwrap().to_be_bytes();
+        secret.expand(&[&length, &b"HPKE-v1"[..], &suite, label, &context].concat(), output).unwrap();
+    };
+    let (mut key, mut nonce) = ([0; 32], [0; 12]);
+    expand(b"key", &mut key);
+    expand(b"base_nonce", &mut nonce);
+    (key, nonce)
+}
+
+#[test]
+fn x_wing_of_its_draft_through_hpke() {
+    use domicile::encapsulation::{Encapsulation, PublicKey};
+    use domicile::secret::Secret;
+    let path = repository().join("tests/vectors/x-wing/test-vectors.json");
+    let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for vector in &vectors {
+        let seed = Secret::copied_from(&octets(vector, "sk").try_into().unwrap());
+        let public = PublicKey::of(&seed);
+        assert_eq!(hex(public.as_bytes()), vector["pk"].as_str().unwrap());
+
+        // What RFC 9180 makes of the vector's shared secret is what the library opens, and seals.
+        let (info, secret) = (b"what it is for", [0x5e; 32]);
+        let (key, nonce) = key_schedule(&octets(vector, "ss"), info);
+        let key = danger::content_key(Suite::Aes256Gcm, Engine::available()[0], &key).unwrap();
+        let mut sealed = secret.to_vec();
+        let tag = key.seal(danger::nonce(nonce), b"", &mut sealed).unwrap();
+        let whole = [&octets(vector, "ct")[..], &sealed, &tag].concat();
+        let whole = Encapsulation::from_bytes(&whole.try_into().unwrap());
+        assert!(whole.open(&seed, info).unwrap().same_as(&Secret::copied_from(&secret)));
+        let randomness = Given(octets(vector, "eseed"));
+        let again = Encapsulation::seal(&public, info, &Secret::copied_from(&secret), &randomness).unwrap();
+        assert_eq!(hex(again.as_bytes()), hex(whole.as_bytes()));
+    }
+    assert_eq!(vectors.len(), 3);
 }

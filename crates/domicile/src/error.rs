@@ -166,6 +166,21 @@ codes! {
     /// The audit chain could not be made durable, so no key was handed out.
     AuditUnavailable = "audit/unavailable", KeyService;
 
+    /// A segment of a post that its home has not adopted.
+    PostUnadopted = "post/unadopted", Refused;
+    /// A post that the home has not enrolled, or has revoked.
+    PostUnknown = "post/unknown", Refused;
+    /// A post that may not seal for a scope, or a bundle that is not for the post.
+    PostScope = "post/scope", Refused;
+    /// The time of a bundle, or of the keys in it, is over.
+    PostExpired = "post/expired", Refused;
+    /// Another segment was adopted under the same name.
+    PostReplayed = "post/replayed", Refused;
+    /// A bundle that no trusted home signed.
+    PostBundle = "post/bundle", Corrupt;
+    /// A segment that does not verify as the post's that it says sealed it.
+    PostForged = "post/forged", Corrupt;
+
     /// The engine asked for is not part of this build.
     EngineUnavailable = "engine/unavailable", Usage;
     /// The operating system gave no random bytes.

@@ -3,10 +3,8 @@
 //! Whoever holds a region's root file can open every record of that region, so it stays on hosts of the
 //! region, mode 0600, and out of ordinary backups. Formats: page `keys.md` of the book.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -22,7 +20,7 @@ use crate::random::{OsRandom, Randomness};
 use crate::region::Region;
 use crate::secret::{Secret, same};
 use crate::wire::Decoder;
-use crate::{files, hex, kdf};
+use crate::{hex, kdf, private_file};
 
 const ROOT_FORMAT: &str = "domicile root key v1";
 const SIGNING_FORMAT: &str = "domicile signing key v1";
@@ -30,8 +28,6 @@ const WRAP_VERSION: u8 = 1;
 const WRAP_LABEL: &str = "domicile/v1/local-wrap";
 const CHECK_LABEL: &[u8] = b"domicile/v1/local-root-check";
 const NONCE_BYTES: usize = 24;
-/// No key file is longer.
-const FILE_BYTES_MAX: usize = 4096;
 
 /// The key service of a region whose root key is a file on this host.
 ///
@@ -72,7 +68,7 @@ impl LocalKms {
         let mut id = [0; 16];
         randomness.fill(&mut id)?;
         let key = Secret::random(&*randomness)?;
-        let root_file = key_file(format_args!(
+        let root_file = private_file::text(format_args!(
             "{ROOT_FORMAT}\nregion {region}\nid {}\nkey {}\ncheck {}\n",
             hex::encode(&id),
             &*Zeroizing::new(hex::encode(key.expose())),
@@ -80,13 +76,13 @@ impl LocalKms {
         ));
         let seed = Secret::random(&*randomness)?;
         let public = SigningKey::from_bytes(seed.expose()).verifying_key();
-        let signing_file = key_file(format_args!(
+        let signing_file = private_file::text(format_args!(
             "{SIGNING_FORMAT}\nregion {region}\nkey {}\npublic {}\n",
             &*Zeroizing::new(hex::encode(seed.expose())),
             hex::encode(public.as_bytes()),
         ));
-        create_private(&root, root_file.as_bytes())?;
-        create_private(&signing, signing_file.as_bytes()).inspect_err(|_| {
+        private_file::create(&root, root_file.as_bytes())?;
+        private_file::create(&signing, signing_file.as_bytes()).inspect_err(|_| {
             // This call made it, and nothing knows it yet.
             let _ = fs::remove_file(&root);
         })?;
@@ -94,14 +90,19 @@ impl LocalKms {
     }
 
     fn read_root(&self) -> Result<Root> {
-        let text = read_private(&self.root)?;
+        let text = private_file::read(&self.root)?;
         let unreadable = || {
             Error::new(Code::KmsUnverified, "this is not a root-key file, or it is damaged")
                 .at(self.root.display().to_string())
                 .advise("restore the file from where the region's root key is kept")
         };
-        let [id, key, stored_check] =
-            fields(&text, ROOT_FORMAT, &self.region, ["id", "key", "check"]).ok_or_else(unreadable)?;
+        let [id, key, stored_check] = private_file::fields(
+            &text,
+            ROOT_FORMAT,
+            ("region", self.region.as_str()),
+            ["id", "key", "check"],
+        )
+        .ok_or_else(unreadable)?;
         let id = hex::decode(id).ok_or_else(unreadable)?;
         let bytes = Zeroizing::new(hex::decode(key).ok_or_else(unreadable)?);
         let stored_check: [u8; 32] = hex::decode(stored_check).ok_or_else(unreadable)?;
@@ -113,14 +114,15 @@ impl LocalKms {
     }
 
     fn read_signing(&self) -> Result<SigningKey> {
-        let text = read_private(&self.signing)?;
+        let text = private_file::read(&self.signing)?;
         let unreadable = || {
             Error::new(Code::KmsUnverified, "this is not a signing-key file, or it is damaged")
                 .at(self.signing.display().to_string())
                 .advise("restore the file from where the region's keys are kept")
         };
         let [seed, public] =
-            fields(&text, SIGNING_FORMAT, &self.region, ["key", "public"]).ok_or_else(unreadable)?;
+            private_file::fields(&text, SIGNING_FORMAT, ("region", self.region.as_str()), ["key", "public"])
+                .ok_or_else(unreadable)?;
         let seed = Zeroizing::new(hex::decode(seed).ok_or_else(unreadable)?);
         let key = SigningKey::from_bytes(&seed);
         if hex::decode(public) != Some(*key.verifying_key().as_bytes()) {
@@ -217,7 +219,7 @@ impl Kms for LocalKms {
 
     /// Whether the root-key file is there and is ours alone; nothing is read of it.
     fn ready(&self) -> Result<()> {
-        open_private(&self.root).map(|_| ())
+        private_file::open(&self.root).map(|_| ())
     }
 }
 
@@ -235,109 +237,6 @@ impl Root {
 /// Ties a root key to its id and region, so that a damaged or misplaced file is noticed before use.
 fn check(key: &Secret, id: &[u8; 16], region: &Region) -> [u8; 32] {
     *kdf::derive(key, id, &[CHECK_LABEL, region.as_str().as_bytes()]).expose()
-}
-
-/// Reads `format`, `region …` and the named fields, one a line, in this order and nothing else.
-fn fields<'a, const N: usize>(
-    text: &'a str,
-    format: &str,
-    region: &Region,
-    names: [&str; N],
-) -> Option<[&'a str; N]> {
-    let mut lines = text.strip_suffix('\n')?.split('\n');
-    let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
-    let (kind, version) = format.rsplit_once(' ')?;
-    if field(kind)? != version || field("region")? != region.as_str() {
-        return None;
-    }
-    let mut values = [""; N];
-    for (value, name) in values.iter_mut().zip(names) {
-        *value = field(name)?;
-    }
-    lines.next().is_none().then_some(values)
-}
-
-/// The text of a key file, in memory that is wiped and was never moved.
-fn key_file(text: std::fmt::Arguments<'_>) -> Zeroizing<String> {
-    use std::fmt::Write as _;
-    let mut file = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
-    // Writing to a String cannot fail.
-    let _ = file.write_fmt(text);
-    file
-}
-
-/// Writes a new file that its owner alone can read.
-fn create_private(path: &Path, contents: &[u8]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let written = file.write_all(contents).and_then(|()| file.sync_all());
-        written.and_then(|()| files::sync_directory(path)).inspect_err(|_| {
-            // Nothing was sealed under half a key; what was made is taken back.
-            let _ = fs::remove_file(path);
-        })
-    };
-    write().map_err(|source| {
-        let error = match source.kind() {
-            io::ErrorKind::AlreadyExists => Error::new(Code::ConfigExists, "this key file exists already")
-                .advise("keep it: what it sealed opens with nothing else"),
-            _ => {
-                return Error::output_failed("a key file could not be written", source)
-                    .at(path.display().to_string());
-            }
-        };
-        error.at(path.display().to_string()).because(source)
-    })
-}
-
-/// Reads a key file.
-fn read_private(path: &Path) -> Result<Zeroizing<String>> {
-    let file = open_private(path)?;
-    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
-    file.take(FILE_BYTES_MAX as u64).read_to_string(&mut text).map_err(|source| unavailable(path, source))?;
-    Ok(text)
-}
-
-/// Opens a key file that belongs to this user or root, that nobody else can read, and that is no link.
-fn open_private(path: &Path) -> Result<File> {
-    let unavailable = |source| unavailable(path, source);
-    let exposed = |what: &str, advice: &str| {
-        Error::new(Code::KmsExposed, what).at(path.display().to_string()).advise(advice)
-    };
-
-    // Not blocking: a pipe in the file's place is refused below, and not waited for.
-    use rustix::fs::OFlags;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
-        .map_err(|errno| unavailable(errno.into()))?;
-    let file = File::from(file);
-    let metadata = file.metadata().map_err(unavailable)?;
-    if !metadata.is_file() {
-        return Err(unavailable(io::Error::from(io::ErrorKind::InvalidInput)));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(exposed(
-            &format!("others can read this key file (mode {:04o})", metadata.mode() & 0o7777),
-            "chmod 600 it; if somebody may have read it, replace the root key",
-        ));
-    }
-    if !files::belongs_to_us(&metadata) {
-        return Err(exposed(
-            "this key file belongs to another user",
-            "chown it to the user that runs Domicile",
-        ));
-    }
-    Ok(file)
-}
-
-fn unavailable(path: &Path, source: io::Error) -> Error {
-    let advice = match source.kind() {
-        io::ErrorKind::NotFound => "bring the file here only if this host may open records of its region",
-        _ => "run as the user that owns the file; symbolic links are refused",
-    };
-    Error::new(Code::KmsUnavailable, "a key file cannot be read")
-        .at(path.display().to_string())
-        .advise(advice)
-        .because(source)
 }
 
 #[cfg(test)]
