@@ -54,6 +54,14 @@ pub enum EventKind {
     Order,
     /// A restored store is made good.
     Replay,
+    /// A post was enrolled: recorded before it is said.
+    Enrol,
+    /// A post was revoked: recorded before it is said.
+    Revoke,
+    /// A bundle for posts was signed: recorded before it is handed out.
+    Issue,
+    /// A post's segment was adopted: recorded before it is said.
+    Adopt,
 }
 
 /// One event. What does not apply is left out.
@@ -74,6 +82,8 @@ pub struct Event {
     period: Option<Period>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +118,7 @@ impl Event {
             record_type: None,
             period: None,
             key: None,
+            post: None,
             segment: None,
             selected: None,
             lanes: None,
@@ -163,6 +174,13 @@ impl Event {
     #[must_use]
     pub fn key(mut self, name: KeyName) -> Self {
         self.key = Some(name.to_string());
+        self
+    }
+
+    /// The post.
+    #[must_use]
+    pub fn post(mut self, post: &str) -> Self {
+        self.post = Some(post.to_owned());
         self
     }
 

@@ -17,6 +17,7 @@ use crate::kms::{Custody, Holder, Kms, LocalKms};
 use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::ledger::Ledger;
 use crate::period::{Period, PeriodUnit};
+use crate::posts::Posts;
 use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
 use crate::retention::Retention;
@@ -416,6 +417,32 @@ impl Domicile {
             Ok(permit) => Ok(permit),
             Err(error) => Err(self.refuse(error, &Scope::of_region(), &action).await),
         }
+    }
+
+    /// The posts of a region, as their home sees them: who may seal for it, and what it adopts. Refusals are recorded.
+    ///
+    /// # Errors
+    /// As [`permit_region`](Self::permit_region): the home of posts is where their records may be processed.
+    pub async fn posts(&self, region: &Region) -> Result<Posts<'_>> {
+        let _allowed = self.permit_region(region, Action::Seal).await?;
+        let known = self.region(region)?;
+        let inner = &*self.inner;
+        Ok(Posts {
+            place: known.place.clone(),
+            guard: &inner.guard,
+            keyring: &inner.keyring,
+            audit: &inner.audit,
+            clock: &*inner.clock,
+            periods: &inner.periods,
+            ledger: Ledger {
+                region: region.clone(),
+                verifying_key: known.verifying_key,
+                kms: known.kms.clone(),
+                store: known.store.clone(),
+                clock: inner.clock.clone(),
+            },
+            view: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The keys.

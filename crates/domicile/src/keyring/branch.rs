@@ -45,6 +45,11 @@ impl BranchKey {
         kdf::derive(&self.secret, &[], &[b"domicile/v1/branch/tenant-key"])
     }
 
+    /// The key under which post keys of this branch are sealed.
+    pub(super) fn post_key_sealing_key(&self) -> Secret {
+        kdf::derive(&self.secret, &[], &[b"domicile/v1/branch/post-key"])
+    }
+
     pub(super) fn slot(&self) -> &KeySlot {
         &self.identity.slot
     }

@@ -27,6 +27,7 @@ mod region;
 mod replay;
 mod rotate;
 mod shelf;
+mod post;
 mod tenant;
 mod tombstone;
 mod wrapped;

@@ -35,6 +35,12 @@ impl KeySlot {
     pub fn tenant(region: &Region, scope: &Scope, period: Period) -> Self {
         Self { kind: KeyKind::Tenant, region: region.clone(), scope: scope.clone(), period }
     }
+
+    /// The slot of the key that posts seal to on a day.
+    #[must_use]
+    pub fn post(region: &Region, day: Period) -> Self {
+        Self { kind: KeyKind::Post, region: region.clone(), scope: Scope::of_region(), period: day }
+    }
 }
 
 impl fmt::Display for KeySlot {
