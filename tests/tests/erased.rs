@@ -24,7 +24,7 @@ fn leaves(bytes: &[u8], lane: LaneNo) -> (LeafRef, LeafRef) {
         let block = BlockHeader::decode(bytes[at..].first_chunk().unwrap(), &header.id).unwrap();
         if block.kind == BlockKind::LaneOpen && block.lane == lane {
             let payload = &bytes[at + BlockHeader::BYTES..][..block.length as usize];
-            let wrapped = LaneOpen::decode(payload, lane).unwrap().wrapped;
+            let wrapped = LaneOpen::decode(payload, lane).unwrap().wrapped.unwrap();
             return (wrapped.tenant, wrapped.segment);
         }
         at += usize::try_from(block.block_bytes()).unwrap();

@@ -156,11 +156,13 @@ impl domicile::random::Randomness for Given {
 fn key_schedule(shared_secret: &[u8], info: &[u8]) -> ([u8; 32], [u8; 12]) {
     use hkdf::Hkdf;
     use sha2::Sha512;
-    let suite = [&b"HPKE"[..], &0x647a_u16.to_be_bytes(), &3_u16.to_be_bytes(), &2_u16.to_be_bytes()].concat();
+    let suite =
+        [&b"HPKE"[..], &0x647a_u16.to_be_bytes(), &3_u16.to_be_bytes(), &2_u16.to_be_bytes()].concat();
     let extract = |salt: &[u8], label: &[u8], ikm: &[u8]| {
         Hkdf::<Sha512>::extract(Some(salt), &[b"HPKE-v1", &suite[..], label, ikm].concat())
     };
-    let context = [&[0][..], &extract(b"", b"psk_id_hash", b"").0, &extract(b"", b"info_hash", info).0].concat();
+    let context =
+        [&[0][..], &extract(b"", b"psk_id_hash", b"").0, &extract(b"", b"info_hash", info).0].concat();
     let (_, secret) = extract(shared_secret, b"secret", b"");
     let expand = |label: &[u8], output: &mut [u8]| {
         let length = u16::try_from(output.len()).unwrap().to_be_bytes();

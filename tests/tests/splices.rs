@@ -269,8 +269,16 @@ async fn lanes_moved_between_scopes_and_periods_are_noticed() {
     check(&home, "a context", &with_context).await;
     check(&home, "another suite", &a.with_opening(1, |opening| opening.descriptor.suite = suite)).await;
     // A leaf of the same key beside the right one, and the segment leaf in the place of the tenant's.
-    check(&home, "another leaf", &a.with_opening(1, |opening| opening.wrapped.tenant.leaf.0 ^= 1)).await;
-    let leaf = |opening: &mut LaneOpen| opening.wrapped.tenant = opening.wrapped.segment;
+    check(
+        &home,
+        "another leaf",
+        &a.with_opening(1, |opening| opening.wrapped.as_mut().unwrap().tenant.leaf.0 ^= 1),
+    )
+    .await;
+    let leaf = |opening: &mut LaneOpen| {
+        let wrapped = opening.wrapped.as_mut().unwrap();
+        wrapped.tenant = wrapped.segment;
+    };
     check(&home, "the segment's leaf for the tenant's", &a.with_opening(1, leaf)).await;
     let leaf = |opening: &mut LaneOpen| opening.wrapped.segment = opening.wrapped.tenant;
     check(&home, "the tenant's leaf for the segment's", &a.with_opening(1, leaf)).await;

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domicile::engine::Suite;
 use domicile::home::Types;
+use domicile::kms::VerifyingKey;
+use domicile::post::{PostId, PostScope};
 use domicile::{Jurisdiction, Place, Purpose, RecordType, Region, TenantId, Time};
 use domicile_record::framing::{Choice, event_time};
 
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     /// What was done, by whom, and the proof of it
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Seal for a home whose keys are not here, and adopt what such posts sealed
+    #[command(subcommand)]
+    Post(PostCommand),
     /// Write a shell's completions to standard output
     Completions(Completions),
     /// Write manual pages into a directory
@@ -374,6 +379,8 @@ pub(crate) enum Elsewhere {
     /// Nothing is written, and the scopes are named
     #[default]
     Refuse,
+    /// They are sealed as a post of their home does, as the section `post` of the configuration has it
+    Post,
     /// They are left out and counted
     Skip,
 }
@@ -462,6 +469,136 @@ pub(crate) struct Verify {
     pub(crate) files: Vec<OsString>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum PostCommand {
+    /// At the post: make its identity, a key of its own that opens nothing
+    Init(PostInit),
+    /// At home: let a post seal for scopes
+    Enrol(PostEnrol),
+    /// At home: adopt nothing of a post any more
+    Revoke(PostRevoke),
+    /// At home: sign a bundle of public keys for posts
+    Export(PostExport),
+    /// At the post: seal records; no configuration is needed
+    Seal(PostSeal),
+    /// At home: verify what posts sealed, and take it under the home's own keys
+    Adopt(PostAdopt),
+    /// At home: list the posts
+    List(PostList),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostInit {
+    /// The post
+    #[arg(value_parser = parsed::<PostId>)]
+    pub(crate) name: PostId,
+    /// A home that it seals for, and the key that signs there: `signing_key` in that home's configuration; again for more
+    #[arg(long = "home", value_name = "REGION=KEY", required = true, value_parser = home_key)]
+    pub(crate) homes: Vec<(Region, VerifyingKey)>,
+    /// The identity to write; its public half goes beside it, with .pub behind its name
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostEnrol {
+    /// The post
+    #[arg(value_parser = parsed::<PostId>)]
+    pub(crate) name: PostId,
+    /// Its public key, as `post init` wrote it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// Records that it may seal; again for more
+    #[arg(long = "scope", value_name = "TENANT/TYPE", required = true, value_parser = parsed::<PostScope>)]
+    pub(crate) scopes: Vec<PostScope>,
+    /// The home [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostRevoke {
+    /// The post
+    #[arg(value_parser = parsed::<PostId>)]
+    pub(crate) name: PostId,
+    /// The home [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostExport {
+    /// The bundle to write
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+    /// The posts that it is for; again for more [default: all that are enrolled]
+    #[arg(long = "post", value_name = "NAME", value_parser = parsed::<PostId>)]
+    pub(crate) posts: Vec<PostId>,
+    /// For how many days it has keys, from today
+    #[arg(long, value_name = "N", default_value_t = 14)]
+    pub(crate) days: u16,
+    /// The longest that a segment is under way, in days: what comes later is lost
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub(crate) shipping_days: u16,
+    /// The home [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// Replace a bundle that exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostSeal {
+    /// What to seal: files, directories, `-` for standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) files: Vec<OsString>,
+    /// The bundle of the home [default: the first of the section `post` of the configuration]
+    #[arg(long, value_name = "BUNDLE", requires = "identity")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The identity of the post [default: that of the section `post` of the configuration]
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Whose records they are
+    #[arg(long, value_name = "T", value_parser = parsed::<TenantId>)]
+    pub(crate) tenant: TenantId,
+    /// Of which type
+    #[arg(long = "type", value_name = "TYPE", value_parser = parsed::<RecordType>)]
+    pub(crate) record_type: RecordType,
+    /// The segment to write
+    #[arg(long, short, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// How records stand in the input: auto, lines, csv, json, length-prefixed or whole
+    #[arg(long, value_name = "FRAMING", default_value = "auto", value_parser = parsed::<Choice>)]
+    pub(crate) framing: Choice,
+    /// The column or field with a record's event time; otherwise the time of sealing counts
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) time: Option<String>,
+    /// Replace an output that exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostAdopt {
+    /// What posts sealed: files, directories, `-` for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+    /// Where adopted segments go: DIR/<region>/<day of sealing>/<segment>.dseg
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// The home [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostList {
+    /// The home [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell
@@ -490,6 +627,11 @@ fn place(text: &str) -> Result<Place, String> {
     let (region, jurisdiction) =
         text.split_once('=').ok_or("write it NAME=JURISDICTION, like eu-central-1=EU")?;
     Ok(Place { region: parsed(region)?, jurisdiction: parsed::<Jurisdiction>(jurisdiction)? })
+}
+
+fn home_key(text: &str) -> Result<(Region, VerifyingKey), String> {
+    let (region, key) = text.split_once('=').ok_or("write it REGION=KEY, like eu-central-1=ed25519:…")?;
+    Ok((parsed(region)?, parsed(key)?))
 }
 
 fn route(text: &str) -> Result<Route, String> {

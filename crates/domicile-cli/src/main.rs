@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, AuditCommand, Command, HomeCommand, KeyCommand};
+use arguments::{Arguments, AuditCommand, Command, HomeCommand, KeyCommand, PostCommand};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -58,6 +58,17 @@ fn main() -> ExitCode {
             Command::Audit(AuditCommand::Export(export)) => {
                 commands::audit::export(common, export, &report).await
             }
+            Command::Post(PostCommand::Init(init)) => commands::post::init(init, &report),
+            Command::Post(PostCommand::Enrol(enrol)) => commands::post::enrol(common, enrol, &report).await,
+            Command::Post(PostCommand::Revoke(revoke)) => {
+                commands::post::revoke(common, revoke, &report).await
+            }
+            Command::Post(PostCommand::Export(export)) => {
+                commands::post::export(common, export, &report).await
+            }
+            Command::Post(PostCommand::Seal(seal)) => commands::post::seal(common, seal, &report).await,
+            Command::Post(PostCommand::Adopt(adopt)) => commands::post::adopt(common, adopt, &report).await,
+            Command::Post(PostCommand::List(list)) => commands::post::list(common, list, &report).await,
             Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),
         };

@@ -1,6 +1,7 @@
 //! Inspecting a segment without any key: what its structure says, and what that cannot vouch for.
 
 use domicile::Result;
+use domicile::post::PostSeal;
 use serde::Serialize;
 
 use crate::format::SegmentHeader;
@@ -20,6 +21,10 @@ pub struct Inspection {
     pub jurisdiction: String,
     /// When it was begun.
     pub created: String,
+    /// Who sealed it: `writer`, or `post`.
+    pub origin: &'static str,
+    /// Which post.
+    pub post: Option<String>,
     /// How often it was rewritten without touching what is sealed.
     pub edition: u32,
     /// The suite of lane 0.
@@ -71,10 +76,10 @@ pub struct LaneInspection {
     pub bytes: u64,
     /// Whether its end was found.
     pub ended: bool,
-    /// The name of the tenant key that wrapped its data key.
-    pub key: String,
+    /// The name of the tenant key that wrapped its data key; none in a post's segment that is not adopted.
+    pub key: Option<String>,
     /// The leaf of that key.
-    pub leaf: String,
+    pub leaf: Option<String>,
 }
 
 /// Reads the structure of a segment. No key, no configuration, no network.
@@ -85,13 +90,15 @@ pub struct LaneInspection {
 pub fn inspect<S: Source>(source: S) -> Result<Inspection> {
     let mut file = SegmentFile::open(source)?;
     file.rewalk()?;
-    let SegmentHeader { id, suite, place, created, edition, .. } = &file.header;
+    let SegmentHeader { id, suite, place, created, origin, edition } = &file.header;
     let mut inspection = Inspection {
         segment: id.to_string(),
         version: crate::format::VERSION,
         region: place.region.to_string(),
         jurisdiction: place.jurisdiction.to_string(),
         created: created.to_string(),
+        origin: origin.as_str(),
+        post: None,
         edition: *edition,
         suite: suite.as_str(),
         file_bytes: file.length,
@@ -113,6 +120,9 @@ pub fn inspect<S: Source>(source: S) -> Result<Inspection> {
             continue;
         };
         let descriptor = &open.descriptor;
+        if let Some(PostSeal::Segment { claim, .. }) = &open.post {
+            inspection.post = Some(claim.post.to_string());
+        }
         inspection.lanes.push(LaneInspection {
             lane: number.0,
             tenant: descriptor.scope.tenant.to_string(),
@@ -127,8 +137,8 @@ pub fn inspect<S: Source>(source: S) -> Result<Inspection> {
             data_blocks: lane.data_blocks,
             bytes: lane.block_bytes,
             ended: !lane.ends.is_empty(),
-            key: open.wrapped.tenant.key.to_string(),
-            leaf: open.wrapped.tenant.leaf.to_string(),
+            key: open.wrapped.as_ref().map(|wrapped| wrapped.tenant.key.to_string()),
+            leaf: open.wrapped.as_ref().map(|wrapped| wrapped.tenant.leaf.to_string()),
         });
     }
     let region_ended =

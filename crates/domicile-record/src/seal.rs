@@ -1,8 +1,8 @@
 //! Sealing the blocks of one lane: bytes in, bytes out, no files.
 
 use domicile::engine::{ContentKey, Engine, NONCE_BYTES, Nonce, TAG_BYTES};
-use domicile::keyring::{DataKey, SealingLeaf, SegmentLeaf};
-use domicile::random::Randomness;
+use domicile::keyring::{DataKey, WrappedKey};
+use domicile::post::PostSeal;
 use domicile::{Code, Error, Result};
 
 use crate::block_buffer::BlockBuffer;
@@ -35,7 +35,8 @@ pub(crate) struct Opening {
 }
 
 impl LaneSealer {
-    /// Begins a lane with a fresh data key, wrapped under `leaf` and the segment's leaf.
+    /// Begins a lane with a data key that nothing else has; `keep` says, of descriptor and commitment, how the opening
+    /// keeps it.
     #[expect(clippy::too_many_arguments, reason = "everything that a lane is bound to")]
     pub(crate) fn begin(
         header: &SegmentHeader,
@@ -43,19 +44,16 @@ impl LaneSealer {
         ordinal: u64,
         descriptor: Descriptor,
         engine: Engine,
-        leaf: SealingLeaf,
-        segment_leaf: &SegmentLeaf,
-        randomness: &dyn Randomness,
+        data_key: &DataKey,
+        keep: impl FnOnce(&[u8], &[u8; 32]) -> Result<(Option<WrappedKey>, Option<PostSeal>)>,
         limits: Limits,
     ) -> Result<(Self, Opening)> {
         let misfit =
             |source| Error::new(Code::SegmentLimit, "this lane's descriptor does not fit").because(source);
         let encoded = descriptor.encode().map_err(misfit)?;
-        let data_key = DataKey::random(randomness)?;
-        let (key, commitment) =
-            lane_key::derive(&data_key, engine, descriptor.suite, header, lane, &encoded)?;
-        let wrapped = leaf.wrap(segment_leaf, &data_key, &lane_key::owner(header, &encoded, &commitment))?;
-        let payload = LaneOpen { descriptor, commitment, wrapped }.encode().map_err(misfit)?;
+        let (key, commitment) = lane_key::derive(data_key, engine, descriptor.suite, header, lane, &encoded)?;
+        let (wrapped, post) = keep(&encoded, &commitment)?;
+        let payload = LaneOpen { descriptor, commitment, wrapped, post }.encode().map_err(misfit)?;
         let mut sealer =
             Self { key, segment: header.id, lane, next_sequence: 0, bytes: 0, limits, spent: false };
         let mut block = BlockBuffer::of(&payload);

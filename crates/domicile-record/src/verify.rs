@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::format::{
     Arrivals, BlockHeader, BlockKind, Commit, DataBlock, DirectoryEntry, Footer, IndexEntry, LaneEnd,
-    LaneKey, LaneNo, LaneOpen, Section, SegmentHeader,
+    LaneKey, LaneNo, LaneOpen, Origin, Section, SegmentHeader,
 };
 use crate::reader::{Damage, ReadableLane, Segment, Selection, Source, State, Step, Walker, unreadable};
 use crate::running_hash::{RunningHash, end_hash};
@@ -414,7 +414,12 @@ impl<'a, S: Source> Check<'a, S> {
             return Err("the padding of a lane's opening is not zero".to_owned());
         }
         let descriptor = open.descriptor.encode().map_err(|source| source.to_string())?;
-        if *self.segment_leaf.get_or_insert(open.wrapped.segment) != open.wrapped.segment {
+        if !open.fits(self.segment.file.header.origin, header.lane) {
+            return Err("a lane's opening is not one of a segment of this origin".to_owned());
+        }
+        if let Some(wrapped) = &open.wrapped
+            && *self.segment_leaf.get_or_insert(wrapped.segment) != wrapped.segment
+        {
             return Err("a lane that names another segment leaf than lane 0".to_owned());
         }
         let lane = self.lanes.entry(header.lane).or_insert_with(|| LaneCheck::new(None));
@@ -434,6 +439,7 @@ impl<'a, S: Source> Check<'a, S> {
             match section {
                 Section::Directory(mut part) => entries.append(&mut part),
                 Section::Summary(found) if summary.is_none() => summary = Some(found),
+                Section::PostEnd(_) if self.segment.file.header.origin == Origin::Post => {}
                 Section::Skippable(..) => {}
                 _ => return Err("lane 0 ends with sections that are not its own".to_owned()),
             }

@@ -6,7 +6,8 @@ use domicile::store::KeyState;
 use domicile::{Code, Domicile, Error, Result, Scope};
 use serde::Serialize;
 
-use crate::reader::{SegmentFile, Source};
+use crate::format::LaneNo;
+use crate::reader::{SegmentFile, Source, unadopted};
 
 /// Who could open a segment, and what stands in the way here.
 #[derive(Debug, Clone, Serialize)]
@@ -130,6 +131,11 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         }
     }
 
+    let region_lane = file.walked().and_then(|walked| walked.lanes.get(&LaneNo::REGION)?.open.as_ref());
+    if let Some(open) = region_lane.filter(|open| open.wrapped.is_none()) {
+        explanation.obstacles.push(unadopted(open).into());
+    }
+
     let mut scopes: BTreeMap<Scope, Vec<_>> = BTreeMap::new();
     for lane in file.walked().into_iter().flat_map(|walked| walked.lanes.values()) {
         let Some(open) = &lane.open else { continue };
@@ -157,7 +163,8 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         };
         let (mut asked, mut more) = (HashSet::new(), 0_u64);
         for open in known.iter().filter(|known| known.kms.is_some()).flat_map(|_| &lanes) {
-            let name = open.wrapped.tenant.key;
+            let Some(wrapped) = &open.wrapped else { continue };
+            let name = wrapped.tenant.key;
             if !asked.insert((name, open.descriptor.period)) {
                 continue;
             }

@@ -67,6 +67,17 @@ pub struct Config {
     backups_kept: Option<jiff::Span>,
     witness: PathBuf,
     regions: BTreeMap<Region, RegionConfig>,
+    post: Option<PostConfig>,
+}
+
+/// As which post this host may seal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostConfig {
+    /// The identity of the post; the path is relative to the configuration.
+    pub identity: PathBuf,
+    /// Its bundles, each of another home.
+    pub bundles: Vec<PathBuf>,
 }
 
 /// What is configured of one region.
@@ -136,6 +147,7 @@ struct File {
     erasure: FileErasure,
     witness: Option<PathBuf>,
     regions: BTreeMap<Region, FileRegion>,
+    post: Option<PostConfig>,
 }
 
 #[derive(Default, Deserialize)]
@@ -272,6 +284,10 @@ impl Config {
             None | Some("auto") => None,
             Some(name) => Some(name.parse().map_err(|error: Error| error.at(path.display().to_string()))?),
         };
+        let post = file.post.map(|post| PostConfig {
+            identity: directory.join(post.identity),
+            bundles: post.bundles.iter().map(|bundle| directory.join(bundle)).collect(),
+        });
         let at = |error: Error| error.at(path.display().to_string());
         let mut retention = Retention::default();
         for (jurisdiction, rules) in file.retention {
@@ -290,6 +306,7 @@ impl Config {
             (None, _) => directory.join("domicile.seen"),
         };
         Ok(Self {
+            post,
             homes: url(homes, None)?,
             path: path.to_owned(),
             here,
@@ -324,6 +341,12 @@ impl Config {
     #[must_use]
     pub fn engine(&self) -> Option<Engine> {
         self.engine
+    }
+
+    /// As which post this host may seal, if it is one.
+    #[must_use]
+    pub fn post(&self) -> Option<&PostConfig> {
+        self.post.as_ref()
     }
 
     /// How long the periods of record types are, where they are not months.

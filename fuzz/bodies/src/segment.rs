@@ -395,21 +395,22 @@ fn take_step(parts: &mut Parts, other: &Parts, step: Step, operands: [u8; 3]) {
             let Some(mut opening) = parts.blocks[one].opening() else { return };
             let ours = parts.blocks[another].opening();
             let Some(theirs) = (if third >= 0x80 { elsewhere.opening() } else { ours }) else { return };
+            let (Some(wrapped), Some(their_wrapped)) = (&mut opening.wrapped, theirs.wrapped) else { return };
             match third % 16 {
                 0 => opening.descriptor = theirs.descriptor,
                 1 => opening.commitment = theirs.commitment,
-                2 => opening.wrapped = theirs.wrapped,
-                3 => opening.wrapped.tenant = theirs.wrapped.tenant,
-                4 => opening.wrapped.segment = theirs.wrapped.segment,
-                5 => opening.wrapped.tenant = theirs.wrapped.segment,
-                6 => opening.wrapped.tenant.leaf.0 ^= 1,
+                2 => *wrapped = their_wrapped,
+                3 => wrapped.tenant = their_wrapped.tenant,
+                4 => wrapped.segment = their_wrapped.segment,
+                5 => wrapped.tenant = their_wrapped.segment,
+                6 => wrapped.tenant.leaf.0 ^= 1,
                 7 => opening.descriptor.scope = theirs.descriptor.scope,
                 8 => opening.descriptor.period = "2026-W48".parse().unwrap(),
                 9 => opening.descriptor.source ^= 1,
                 10 => opening.descriptor.suite = other_suite(opening.descriptor.suite),
                 11 => opening.descriptor.contents.arrivals ^= true,
                 12 => opening.descriptor.contents.long_record ^= true,
-                13 => opening.wrapped.tenant.key.0[0] ^= 1,
+                13 => wrapped.tenant.key.0[0] ^= 1,
                 14 => opening.descriptor.scope = domicile::Scope::of_region(),
                 _ => opening.descriptor.scope.tenant = "initech".parse().unwrap(),
             }

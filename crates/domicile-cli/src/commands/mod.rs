@@ -7,6 +7,7 @@ pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod manual;
 pub(crate) mod open;
+pub(crate) mod post;
 pub(crate) mod seal;
 pub(crate) mod verify;
 pub(crate) mod why;

@@ -66,7 +66,10 @@ struct SkippedJson {
 pub(crate) async fn run(common: &Common, seal: &Seal, report: &Report) -> Result<()> {
     let inputs = Input::all(&seal.files, None, report)?;
     let domicile = input::domicile(common, report).await?;
-    let options = options(seal, report)?;
+    let mut options = options(seal, report)?;
+    if options.elsewhere == Elsewhere::Post {
+        options.posts = super::post::configured(common, report)?;
+    }
     match &seal.route {
         None => {
             // Before anything is read: what comes through a pipe cannot be read again.
@@ -99,6 +102,7 @@ fn options(seal: &Seal, report: &Report) -> Result<IntakeOptions> {
     options.time = seal.time.clone();
     options.elsewhere = match seal.elsewhere {
         arguments::Elsewhere::Refuse => Elsewhere::Refuse,
+        arguments::Elsewhere::Post => Elsewhere::Post,
         arguments::Elsewhere::Skip => Elsewhere::Skip,
     };
     options.writer = WriterOptions { suite: seal.suite.into(), ..WriterOptions::default() };

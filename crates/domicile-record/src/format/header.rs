@@ -30,6 +30,19 @@ impl fmt::Debug for SegmentId {
 pub enum Origin {
     /// A writer that has the region's keys.
     Writer,
+    /// A post, which seals for the region and has none of its keys.
+    Post,
+}
+
+impl Origin {
+    /// The name, as it is shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::Writer => "writer",
+            Origin::Post => "post",
+        }
+    }
 }
 
 /// The beginning of a segment.
@@ -72,6 +85,7 @@ impl SegmentHeader {
     pub fn fixed(&self) -> [u8; Self::FIXED_BYTES] {
         let origin = match self.origin {
             Origin::Writer => 0x01,
+            Origin::Post => 0x02,
         };
         Fixed::new()
             .raw(&Self::MAGIC)
@@ -108,6 +122,7 @@ impl SegmentHeader {
             Time::from_micros(input.i64("time of creation")?).map_err(|_| bad("time of creation"))?;
         let origin = match input.u8("origin")? {
             0x01 => Origin::Writer,
+            0x02 => Origin::Post,
             _ => return Err(bad("origin")),
         };
         if input.u8("flags")? != 0 {

@@ -82,6 +82,8 @@ pub enum Section {
     Directory(Vec<DirectoryEntry>),
     /// Lane 0: the segment as a whole.
     Summary(Summary),
+    /// Lane 0 of a post's segment: the post's signature over everything before.
+    PostEnd([u8; 64]),
     /// A section that this build does not know and may skip.
     Skippable(u8, Vec<u8>),
 }
@@ -90,6 +92,7 @@ impl Section {
     const INDEX: u8 = 0x01;
     const DIRECTORY: u8 = 0x02;
     const SUMMARY: u8 = 0x03;
+    const POST_END: u8 = 0x04;
 }
 
 /// A run of data blocks that follow one another in the lane; a run has at least 64 records, but for the
@@ -150,6 +153,7 @@ fn encode_sections(out: &mut Encoder, sections: &[Section]) -> Result<(), Malfor
                 (Section::DIRECTORY, body.finish())
             }
             Section::Summary(summary) => (Section::SUMMARY, summary.encode().to_vec()),
+            Section::PostEnd(signature) => (Section::POST_END, signature.to_vec()),
             Section::Skippable(tag, body) => (*tag, body.clone()),
         };
         out.u8(tag).long(&body, "section")?;
@@ -174,6 +178,9 @@ fn decode_sections(input: &mut Decoder<'_>) -> Result<Vec<Section>, Malformed> {
                 Section::Directory(entries)
             }
             Section::SUMMARY => Section::Summary(Summary::decode(body)?),
+            Section::POST_END => Section::PostEnd(
+                body.try_into().map_err(|_| Malformed { what: "signature of a post", at: 0 })?,
+            ),
             0x80.. => Section::Skippable(tag, body.to_vec()),
             _ => return Err(unknown),
         });
@@ -224,6 +231,7 @@ mod tests {
                 Section::Index(vec![entry, IndexEntry { sequence: 3, ..entry }]),
                 Section::Directory(vec![directory::sample()]),
                 Section::Summary(directory::summary()),
+                Section::PostEnd([7; 64]),
                 Section::Skippable(0x80, vec![1, 2, 3]),
             ],
         };

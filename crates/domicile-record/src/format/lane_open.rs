@@ -2,9 +2,10 @@
 
 use domicile::TenantId;
 use domicile::keyring::WrappedKey;
+use domicile::post::PostSeal;
 use domicile::wire::{Decoder, Encoder, Malformed};
 
-use super::{Descriptor, LaneNo};
+use super::{Descriptor, LaneNo, Origin};
 
 /// The payload of a lane-open block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +15,10 @@ pub struct LaneOpen {
     /// Commits to the data key, the segment, the lane and the descriptor.
     pub commitment: [u8; 32],
     /// The data key. It is in no hash and under no tag but its own, and may be wrapped again.
-    pub wrapped: WrappedKey,
+    /// A post's segment has none until it is adopted.
+    pub wrapped: Option<WrappedKey>,
+    /// Of a post's segment, what the post says of the lane and signed.
+    pub post: Option<PostSeal>,
 }
 
 impl LaneOpen {
@@ -26,7 +30,10 @@ impl LaneOpen {
         let mut out = Encoder::new();
         out.long(&self.descriptor.encode()?, "descriptor")?
             .raw(&self.commitment)
-            .medium(&self.wrapped.encode(), "wrapped key")?;
+            .medium(&self.wrapped.as_ref().map(WrappedKey::encode).unwrap_or_default(), "wrapped key")?;
+        if let Some(post) = &self.post {
+            out.medium(&post.encode()?, "seal of a post")?;
+        }
         Ok(out.finish())
     }
 
@@ -34,7 +41,19 @@ impl LaneOpen {
     #[must_use]
     pub fn bytes_max(lane: LaneNo) -> usize {
         const COMMITMENT_BYTES: usize = 32;
-        4 + Descriptor::bytes_max(lane) + COMMITMENT_BYTES + 2 + WrappedKey::BYTES
+        let post = if lane == LaneNo::REGION { PostSeal::BYTES_MAX } else { PostSeal::LANE_BYTES };
+        4 + Descriptor::bytes_max(lane) + COMMITMENT_BYTES + 2 + WrappedKey::BYTES + 2 + post
+    }
+
+    /// Whether the opening of this lane is one of a segment of this origin.
+    #[must_use]
+    pub fn fits(&self, origin: Origin, lane: LaneNo) -> bool {
+        match (origin, &self.post) {
+            (Origin::Writer, None) => true,
+            (Origin::Post, Some(PostSeal::Segment { .. })) => lane == LaneNo::REGION,
+            (Origin::Post, Some(PostSeal::Lane { .. })) => lane != LaneNo::REGION,
+            _ => false,
+        }
     }
 
     /// Reads the payload that opens this lane; every octet must be accounted for. Nothing is allocated for a
@@ -55,8 +74,18 @@ impl LaneOpen {
             return Err(Malformed { what: "scope of the lane", at: 4 });
         }
         let commitment = input.array("commitment")?;
-        let wrapped = WrappedKey::decode(input.medium("wrapped key")?)?;
+        let wrapped = match input.medium("wrapped key")? {
+            [] => None,
+            wrapped => Some(WrappedKey::decode(wrapped)?),
+        };
+        let post = match input.remaining() {
+            0 => None,
+            _ => Some(PostSeal::decode(input.medium("seal of a post")?)?),
+        };
         input.end("end of the lane-open block")?;
-        Ok(Self { descriptor, commitment, wrapped })
+        if wrapped.is_none() && post.is_none() {
+            return Err(Malformed { what: "wrapped key", at: 0 });
+        }
+        Ok(Self { descriptor, commitment, wrapped, post })
     }
 }

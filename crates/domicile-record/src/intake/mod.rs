@@ -5,6 +5,8 @@ mod scopes;
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use domicile::audit::{Event, EventKind};
+use domicile::post::Post;
 use domicile::{Code, Domicile, Error, Period, Region, Result, Scope, Time};
 
 use crate::format::{Contents, Descriptor, LaneNo};
@@ -36,6 +38,9 @@ pub enum Elsewhere {
     /// Nothing is written, and the scopes are named.
     #[default]
     Refuse,
+    /// They are sealed as a [post](IntakeOptions::posts) of their home does, where there is one that may; otherwise
+    /// nothing is written.
+    Post,
     /// They are left out and counted.
     Skip,
 }
@@ -51,6 +56,8 @@ pub struct IntakeOptions {
     pub scoping: Scoping,
     /// What becomes of records that may not be sealed here.
     pub elsewhere: Elsewhere,
+    /// As which posts this host may seal, each for another home.
+    pub posts: Vec<Post>,
     /// How segments are written.
     pub writer: WriterOptions,
 }
@@ -64,8 +71,15 @@ impl IntakeOptions {
             time: None,
             scoping,
             elsewhere: Elsewhere::Refuse,
+            posts: Vec::new(),
             writer: WriterOptions::default(),
         }
+    }
+
+    /// The post as which records of this home are sealed, where their home's own keys are not used.
+    fn post_for(&self, domicile: Option<&Domicile>, region: &Region) -> Option<&Post> {
+        let post = self.posts.iter().find(|post| post.place().region == *region)?;
+        domicile.is_none_or(|domicile| domicile.guard().check_place(post.place()).is_err()).then_some(post)
     }
 
     /// The fields that must be read from each record.
@@ -114,7 +128,7 @@ pub trait Outlet {
 /// ```
 #[derive(Debug)]
 pub struct Intake<O: Outlet> {
-    domicile: Domicile,
+    domicile: Option<Domicile>,
     options: IntakeOptions,
     outlet: O,
     began: Time,
@@ -172,9 +186,21 @@ impl<O: Outlet> Intake<O> {
     /// Nothing read and nothing written yet.
     #[must_use]
     pub fn new(domicile: &Domicile, options: IntakeOptions, outlet: O) -> Self {
+        Self::begin(Some(domicile.clone()), domicile.now(), options, outlet)
+    }
+
+    /// The intake of a post, on a host that has no keys, no store and no registry: what its bundle allows is sealed
+    /// for its home, and what it does not is refused or left out.
+    #[must_use]
+    pub fn at_post(post: &Post, mut options: IntakeOptions, outlet: O) -> Self {
+        options.posts = vec![post.clone()];
+        Self::begin(None, post.now(), options, outlet)
+    }
+
+    fn begin(domicile: Option<Domicile>, began: Time, options: IntakeOptions, outlet: O) -> Self {
         Self {
-            domicile: domicile.clone(),
-            began: domicile.now(),
+            domicile,
+            began,
             options,
             outlet,
             segments: BTreeMap::new(),
@@ -213,7 +239,7 @@ impl<O: Outlet> Intake<O> {
     async fn read_to_end(&mut self, input: impl Read) -> Result<InputReport> {
         // One scope's records are refused before any of them is read.
         if let Scoping::One(_) = &self.options.scoping {
-            self.scopes.slot(&self.domicile, &self.options.scoping, None, 0).await?;
+            self.scopes.slot(self.domicile.as_ref(), &self.options, None, 0).await?;
         }
         let names = self.options.field_names();
         let needs_fields = !names.is_empty();
@@ -290,13 +316,26 @@ impl<O: Outlet> Intake<O> {
             return Err(failed_before());
         }
         let skipped = self.scopes.elsewhere();
-        if self.options.elsewhere == Elsewhere::Refuse && !skipped.is_empty() {
+        if self.options.elsewhere != Elsewhere::Skip && !skipped.is_empty() {
             return Err(self.recorded(self.refusal(&skipped)).await);
         }
         self.record_refusals().await?;
         let mut segments = Vec::with_capacity(self.segments.len());
         for writer in self.segments.into_values() {
-            segments.push(writer.finish().await?);
+            let (sink, summary) = writer.finish().await?;
+            if let Some(domicile) = &self.domicile
+                && self.options.elsewhere == Elsewhere::Post
+                && domicile.guard().check_place(&summary.place).is_err()
+            {
+                // What this host sealed as a post, it did with no key of its own: its chain says so all the same.
+                let event = Event::new(EventKind::Seal)
+                    .region(&summary.place.region)
+                    .segment(&summary.id.0)
+                    .counts(u64::from(summary.lanes), summary.records, summary.bytes)
+                    .digest(&summary.digest);
+                domicile.audit().record(&[event]).await?;
+            }
+            segments.push((sink, summary));
         }
         Ok(Sealed { segments, skipped })
     }
@@ -304,7 +343,10 @@ impl<O: Outlet> Intake<O> {
     /// Records who was refused: once, not for each record, and before anything comes of it.
     async fn record_refusals(&self) -> Result<()> {
         let events = self.scopes.refusals();
-        if events.is_empty() { Ok(()) } else { self.domicile.audit().record(&events).await }
+        match &self.domicile {
+            Some(domicile) if !events.is_empty() => domicile.audit().record(&events).await,
+            _ => Ok(()),
+        }
     }
 
     /// An error, once the refusals before it are recorded. It stands whether or not they could be.
@@ -328,7 +370,7 @@ impl<O: Outlet> Intake<O> {
             _ => None,
         };
         let first_scope_field = usize::from(self.options.time.is_some());
-        let slot = self.scopes.slot(&self.domicile, &self.options.scoping, fields, first_scope_field).await?;
+        let slot = self.scopes.slot(self.domicile.as_ref(), &self.options, fields, first_scope_field).await?;
         let (slot_index, lane) = (slot.index, slot.lane_at(time.unwrap_or(self.began).micros()));
         let region = match &slot.standing {
             Standing::Here(region) => region.clone(),
@@ -369,7 +411,7 @@ impl<O: Outlet> Intake<O> {
                 .advise("seal it apart, without --time or --route"));
         }
         // Without fields to read, there is one scope, and it may be sealed here or the call fails.
-        let slot = self.scopes.slot(&self.domicile, &self.options.scoping, None, 0).await?.index;
+        let slot = self.scopes.slot(self.domicile.as_ref(), &self.options, None, 0).await?.index;
         let lane = match source.long {
             Some(lane) => lane,
             None => {
@@ -392,7 +434,7 @@ impl<O: Outlet> Intake<O> {
     }
 
     fn leave_out(&mut self, slot: usize, bytes: u64) -> Result<()> {
-        if self.options.elsewhere == Elsewhere::Refuse {
+        if self.options.elsewhere != Elsewhere::Skip {
             // What was begun is taken back at once, and the rest of the input is read to name every scope.
             self.refused = true;
             self.segments.clear();
@@ -416,10 +458,20 @@ impl<O: Outlet> Intake<O> {
             std::collections::btree_map::Entry::Vacant(vacant) => {
                 let sink = self.outlet.open(&region)?;
                 let options = self.options.writer.clone();
-                vacant.insert(SegmentWriter::create(&self.domicile, &region, sink, options).await?)
+                let writer = match (self.options.post_for(self.domicile.as_ref(), &region), &self.domicile) {
+                    (Some(post), _) => SegmentWriter::create_at_post(post, sink, options).await?,
+                    (None, Some(domicile)) => SegmentWriter::create(domicile, &region, sink, options).await?,
+                    (None, None) => return Err(no_segment(&region)),
+                };
+                vacant.insert(writer)
             }
         };
-        let period: Period = self.domicile.period(&scope.record_type, time)?;
+        let post = self.options.post_for(self.domicile.as_ref(), &region);
+        let period: Period = match (post, &self.domicile) {
+            (Some(post), _) => post.period(&scope.record_type, time)?,
+            (None, Some(domicile)) => domicile.period(&scope.record_type, time)?,
+            (None, None) => return Err(no_segment(&region)),
+        };
         let descriptor = Descriptor {
             framing: Some(source.framing),
             contents: Contents { event_times: self.options.time.is_some(), arrivals: true, ..contents },
@@ -440,7 +492,7 @@ impl<O: Outlet> Intake<O> {
         if !source.lanes.is_empty() || !matches!(self.options.scoping, Scoping::One(_)) {
             return Ok(());
         }
-        let slot = self.scopes.slot(&self.domicile, &self.options.scoping, None, 0).await?;
+        let slot = self.scopes.slot(self.domicile.as_ref(), &self.options, None, 0).await?;
         if matches!(slot.standing, Standing::Here(_)) {
             let index = slot.index;
             self.open_lane(source, index, self.began, Contents::default()).await?;
@@ -474,8 +526,10 @@ impl<O: Outlet> Intake<O> {
         Error::new(
             of_another_place.map_or(Code::HomeNone, |left_out| left_out.code),
             format!(
-                "{records} {noun} may not be sealed in {}: {}{more}",
-                self.domicile.here(),
+                "{records} {noun} may not be sealed {}: {}{more}",
+                self.domicile
+                    .as_ref()
+                    .map_or("as a post".to_owned(), |domicile| format!("in {}", domicile.here())),
                 words.join("; ")
             ),
         )

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use domicile::audit::Event;
+use domicile::post::Post;
 use domicile::{Action, Code, Domicile, Error, Period, Place, RecordType, Region, Result, Scope, TenantId};
 
-use super::{Scoping, Skipped};
+use super::{Elsewhere, IntakeOptions, Scoping, Skipped};
 use crate::format::LaneNo;
 use crate::framing::Fields;
 use crate::refusals::Refusals;
@@ -59,16 +60,23 @@ impl Scopes {
     /// The slot of the scope that a record names, or of the one scope.
     pub(super) async fn slot(
         &mut self,
-        domicile: &Domicile,
-        scoping: &Scoping,
+        domicile: Option<&Domicile>,
+        options: &IntakeOptions,
         fields: Option<&Fields>,
         first_field: usize,
     ) -> Result<&mut ScopeSlot> {
-        let index = match scoping {
+        let index = match &options.scoping {
             Scoping::One(scope) if self.slots.is_empty() => {
                 // One scope that may not be sealed here is an error, and not a count.
-                let permit = domicile.permit(scope, Action::Seal).await?;
-                self.add(scope.clone(), Standing::Here(permit.home().region.clone()))
+                let region = match (domicile, options.posts.first()) {
+                    (Some(domicile), _) => domicile.permit(scope, Action::Seal).await?.home().region.clone(),
+                    (None, Some(post)) => {
+                        post.check(scope)?;
+                        post.place().region.clone()
+                    }
+                    (None, None) => return Err(Error::new(Code::InputScope, "there is nobody to seal for")),
+                };
+                self.add(scope.clone(), Standing::Here(region))
             }
             Scoping::One(_) => 0,
             Scoping::ByField { tenant, record_type } => {
@@ -88,7 +96,7 @@ impl Scopes {
                     Some(index) => *index,
                     None => {
                         let scope = scope_of(tenant, tenant_text, record_type, type_text)?;
-                        let standing = standing(domicile, &scope).await?;
+                        let standing = standing(domicile, options, &scope).await?;
                         let index = self.add(scope, standing);
                         self.by_text.insert(self.text.clone(), index);
                         index
@@ -192,7 +200,16 @@ impl Scopes {
 
 /// Whether a scope may be sealed here, as far as its home goes: who is refused is recorded once for all records,
 /// and the guard is asked again for the keys.
-async fn standing(domicile: &Domicile, scope: &Scope) -> Result<Standing> {
+async fn standing(domicile: Option<&Domicile>, options: &IntakeOptions, scope: &Scope) -> Result<Standing> {
+    let as_a_post = |region: Option<&Region>| {
+        let of_the_home = |post: &&Post| region.is_none_or(|region| post.place().region == *region);
+        let mut posts = options.posts.iter().filter(of_the_home);
+        posts.find(|post| post.check(scope).is_ok()).map(|post| Standing::Here(post.place().region.clone()))
+    };
+    let Some(domicile) = domicile else {
+        let refused = Standing::Elsewhere { home: None, code: Code::PostScope };
+        return Ok(as_a_post(None).unwrap_or(refused));
+    };
     let home = match domicile.home(scope).await {
         Ok(home) => home.place().clone(),
         Err(error) if error.is_refusal() => {
@@ -202,7 +219,11 @@ async fn standing(domicile: &Domicile, scope: &Scope) -> Result<Standing> {
     };
     match domicile.guard().check_place(&home) {
         Ok(()) => Ok(Standing::Here(home.region)),
-        Err(error) => Ok(Standing::Elsewhere { home: Some(home), code: error.code() }),
+        Err(error) => {
+            let post =
+                (options.elsewhere == Elsewhere::Post).then(|| as_a_post(Some(&home.region))).flatten();
+            Ok(post.unwrap_or(Standing::Elsewhere { home: Some(home), code: error.code() }))
+        }
     }
 }
 

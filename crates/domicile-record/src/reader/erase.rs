@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use domicile::keyring::{ErasureReport, LeafOf, Subject, UnwrappedLeaf};
+use domicile::keyring::{ErasureReport, LeafOf, Subject, UnwrappedLeaf, WrappedKey};
 use domicile::{Action, Code, Domicile, Error, Request, Result, Scope};
 
-use super::{Opening, SegmentFile, SegmentLeaves, Source, read_lane_open};
+use super::{Opening, SegmentFile, SegmentLeaves, Source, read_wrapped};
 use crate::format::{LaneNo, SegmentId};
 use crate::lane_key;
 use crate::reader::{LanePlace, Selection};
@@ -107,35 +107,40 @@ impl Opening<'_> {
         } else {
             self.permit(&file.header, scope).await?
         };
-        let opens = places.iter().map(|place| read_lane_open(file, place)).collect::<Result<Vec<_>>>()?;
+        let opens = places.iter().map(|place| read_wrapped(file, place)).collect::<Result<Vec<_>>>()?;
         let wanted: Vec<_> = places
             .iter()
             .zip(&opens)
-            .map(|(place, open)| wanted(&file.header.id, place.key.lane, open))
+            .map(|(place, (open, wrapped))| wanted(&file.header.id, place.key.lane, open, wrapped))
             .collect();
         let leaves = self.domicile.keyring().opening_leaves(permit, &wanted).await;
         let mut segment_leaves = SegmentLeaves::new();
         let mut proved = Vec::with_capacity(places.len());
-        for ((place, open), leaf) in places.iter().zip(&opens).zip(leaves) {
+        for ((place, (open, wrapped)), leaf) in places.iter().zip(&opens).zip(leaves) {
             let at = |error: Error| error.at(format!("lane {}", place.key.lane));
             let leaf = leaf.map_err(at)?;
             let segment_leaf =
-                self.segment_leaf(file, &mut segment_leaves, open.wrapped.segment).await.map_err(at)?;
+                self.segment_leaf(file, &mut segment_leaves, wrapped.segment).await.map_err(at)?;
             let descriptor = open.descriptor.encode().map_err(|source| {
                 at(Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").because(source))
             })?;
             let owner = lane_key::owner(&file.header, &descriptor, &open.commitment);
-            proved.push(leaf.prove(segment_leaf, &open.wrapped, &owner).map_err(at)?);
+            proved.push(leaf.prove(segment_leaf, wrapped, &owner).map_err(at)?);
         }
         Ok(proved)
     }
 }
 
 /// The leaf that a lane's wrapped key names, with what it must have wrapped.
-pub(super) fn wanted(segment: &SegmentId, lane: LaneNo, open: &crate::format::LaneOpen) -> LeafOf {
+pub(super) fn wanted(
+    segment: &SegmentId,
+    lane: LaneNo,
+    open: &crate::format::LaneOpen,
+    wrapped: &WrappedKey,
+) -> LeafOf {
     LeafOf {
         period: open.descriptor.period,
-        leaf: open.wrapped.tenant,
+        leaf: wrapped.tenant,
         subject: Subject::Lane { segment: segment.0, lane: lane.0 },
     }
 }

@@ -15,7 +15,8 @@ use std::fs::File;
 use std::path::Path;
 
 use domicile::audit::{Event, EventKind};
-use domicile::keyring::{LeafRef, SegmentLeaf};
+use domicile::keyring::{LeafRef, SegmentLeaf, WrappedKey};
+use domicile::post::PostSeal;
 use domicile::{Action, Code, Domicile, Error, Period, Permit, Request, Result, Scope};
 
 pub(crate) use lane::ReadableLane;
@@ -28,7 +29,7 @@ pub use selection::Selection;
 pub use source::Source;
 pub use state::State;
 
-use crate::format::{BlockKind, DataBlock, DirectoryEntry, LaneNo, LaneOpen, SegmentHeader};
+use crate::format::{BlockKind, DataBlock, DirectoryEntry, LaneNo, LaneOpen, Origin, SegmentHeader};
 use crate::lane_key;
 use crate::open::LaneOpener;
 use crate::refusals::Refusals;
@@ -186,6 +187,23 @@ impl<S: Source> Segment<S> {
     }
 }
 
+impl<S: Source> Segment<S> {
+    /// A segment whose lanes, lane 0 among them, are open already: as its home examines a post's.
+    pub(crate) fn of_lanes(file: SegmentFile<S>, mut lanes: BTreeMap<LaneNo, ReadableLane>) -> Result<Self> {
+        let region = lanes.remove(&LaneNo::REGION);
+        let region = region.ok_or_else(|| Error::new(Code::SegmentCorrupt, "the segment has no lane 0"))?;
+        let (state, _) = state::of(&file, &region);
+        let lanes = lanes.into_iter().map(|(number, lane)| SegmentLane {
+            lane: number,
+            scope: lane.descriptor.scope.clone(),
+            period: lane.descriptor.period,
+            status: Ok(lane),
+        });
+        let lanes = lanes.collect();
+        Ok(Self { file, state, region: Some(region), lanes, wanted: Wanted::default(), notes: Vec::new() })
+    }
+}
+
 /// The data blocks of a segment's selected lanes.
 #[derive(Debug)]
 pub struct Blocks<'a, S> {
@@ -278,7 +296,7 @@ impl Opening<'_> {
     }
 
     async fn survey<S: Source>(&self, file: &SegmentFile<S>) -> Result<Survey> {
-        if let Err(error) = self.check_place(&file.header) {
+        if let Err(error) = self.check_place(&file.header).and_then(|()| check_adopted(file)) {
             return Err(self.domicile.refuse(error, &Scope::of_region(), &self.action).await);
         }
         // The guard first: not even the region's own key is asked for where its records may not be.
@@ -410,12 +428,13 @@ impl Opening<'_> {
         scope: &Scope,
         places: Vec<LanePlace>,
     ) -> Vec<SegmentLane> {
-        let opens: Vec<_> = places.iter().map(|place| read_lane_open(file, place)).collect();
+        let opens: Vec<_> = places.iter().map(|place| read_wrapped(file, place)).collect();
         let wanted: Vec<_> = places
             .iter()
             .zip(&opens)
             .filter_map(|(place, open)| {
-                open.as_ref().ok().map(|open| erase::wanted(&file.header.id, place.key.lane, open))
+                let (open, wrapped) = open.as_ref().ok()?;
+                Some(erase::wanted(&file.header.id, place.key.lane, open, wrapped))
             })
             .collect();
         let mut opening_leaves = self.domicile.keyring().opening_leaves(permit, &wanted).await.into_iter();
@@ -423,10 +442,11 @@ impl Opening<'_> {
         for (place, open) in places.into_iter().zip(opens) {
             let number = place.key.lane;
             let status = match open {
-                Ok(open) => match opening_leaves.next() {
-                    Some(Ok(leaf)) => match self.segment_leaf(file, leaves, open.wrapped.segment).await {
+                Ok((open, wrapped)) => match opening_leaves.next() {
+                    Some(Ok(leaf)) => match self.segment_leaf(file, leaves, wrapped.segment).await {
                         Ok(segment_leaf) => {
-                            unlock_lane(self.domicile, file, place.clone(), open, leaf, segment_leaf)
+                            let place = place.clone();
+                            unlock_lane(self.domicile, file, place, open, &wrapped, leaf, segment_leaf)
                         }
                         Err(error) => Err(error),
                     },
@@ -498,7 +518,7 @@ impl SegmentLane {
 }
 
 /// Reads a lane's descriptor, commitment and wrapped key: unauthenticated until the key was unwrapped.
-fn read_lane_open<S: Source>(file: &SegmentFile<S>, place: &LanePlace) -> Result<LaneOpen> {
+pub(crate) fn read_lane_open<S: Source>(file: &SegmentFile<S>, place: &LanePlace) -> Result<LaneOpen> {
     let mut body = Vec::new();
     let (header, _) = file.read_block(place, 0, &mut body)?;
     body.truncate(header.payload_bytes());
@@ -509,10 +529,45 @@ fn read_lane_open<S: Source>(file: &SegmentFile<S>, place: &LanePlace) -> Result
         return Err(damaged());
     }
     let open = LaneOpen::decode(&body, place.key.lane).map_err(|source| damaged().because(source))?;
-    if open.descriptor.scope != place.key.scope || open.descriptor.period != place.key.period {
+    let of_its_place = open.descriptor.scope == place.key.scope && open.descriptor.period == place.key.period;
+    if !of_its_place || !open.fits(file.header.origin, place.key.lane) {
         return Err(damaged());
     }
     Ok(open)
+}
+
+/// The same, with the wrapped key that only an unadopted segment of a post does not have.
+fn read_wrapped<S: Source>(file: &SegmentFile<S>, place: &LanePlace) -> Result<(LaneOpen, WrappedKey)> {
+    let mut open = read_lane_open(file, place)?;
+    let wrapped = open.wrapped.take().ok_or_else(|| unadopted(&open))?;
+    Ok((open, wrapped))
+}
+
+/// A segment of a post is opened once its home has adopted it, and not before.
+fn check_adopted<S: Source>(file: &SegmentFile<S>) -> Result<()> {
+    if file.header.origin == Origin::Writer {
+        return Ok(());
+    }
+    let places = file.lanes_of(&Scope::of_region()).unwrap_or_default();
+    match places
+        .iter()
+        .find(|place| place.key.lane == LaneNo::REGION)
+        .map(|place| read_lane_open(file, place))
+    {
+        Some(Ok(open)) if open.wrapped.is_none() => Err(unadopted(&open)),
+        // What is damaged is told when it is read for its key.
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn unadopted(open: &LaneOpen) -> Error {
+    let who = match &open.post {
+        Some(PostSeal::Segment { claim, .. }) => format!("the post {}", claim.post),
+        _ => "a post".to_owned(),
+    };
+    Error::new(Code::PostUnadopted, format!("{who} sealed this, and its home has not adopted it"))
+        .rule("what a post sealed is opened once the home has verified it and has it under its own keys")
+        .advise("at home: `domicile post adopt FILE -o DIR`, then open what is in DIR")
 }
 
 fn unlock_lane<S: Source>(
@@ -520,13 +575,14 @@ fn unlock_lane<S: Source>(
     file: &SegmentFile<S>,
     place: LanePlace,
     open: LaneOpen,
+    wrapped: &WrappedKey,
     leaf: domicile::keyring::OpeningLeaf,
     segment_leaf: &SegmentLeaf,
 ) -> Result<ReadableLane> {
     let misfit = |source| Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").because(source);
     let descriptor = open.descriptor.encode().map_err(misfit)?;
     let owner = lane_key::owner(&file.header, &descriptor, &open.commitment);
-    let data_key = leaf.unwrap(segment_leaf, &open.wrapped, &owner)?;
+    let data_key = leaf.unwrap(segment_leaf, wrapped, &owner)?;
     let engine = domicile.engines(open.descriptor.suite).bulk;
     let opener = LaneOpener::new(&file.header, place.key.lane, &open, &data_key, engine)?;
     let mut lane = ReadableLane { place, descriptor: open.descriptor, opener, end: None };

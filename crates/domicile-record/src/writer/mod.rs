@@ -5,11 +5,16 @@ mod lane;
 mod output;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use domicile::audit::{Event, EventKind};
-use domicile::engine::{Engine, Nonces, Suite};
-use domicile::keyring::SegmentLeaf;
-use domicile::{Action, Code, Domicile, Error, Place, RecordType, Region, Result, Scope, Time};
+use domicile::engine::{Engine, Engines, Nonces, Suite};
+use domicile::keyring::{DataKey, SegmentLeaf};
+use domicile::post::{Post, PostSegment};
+use domicile::random::Randomness;
+use domicile::{
+    Action, Code, Domicile, Error, Period, Permit, Place, RecordType, Region, Result, Scope, Time,
+};
 
 pub use lane::Stamp;
 pub use output::Sink;
@@ -18,6 +23,7 @@ use crate::format::{
     BlockHeader, BlockKind, Commit, Contents, Descriptor, DirectoryEntry, Footer, LaneEnd, LaneKey, LaneNo,
     Limits, Origin, PAYLOAD_BYTES_MAX, Section, Sections, SegmentHeader, SegmentId, Summary,
 };
+use crate::lane_key;
 use crate::running_hash::end_hash;
 use crate::seal::LaneSealer;
 use index::IndexBuilder;
@@ -59,11 +65,10 @@ impl Default for WriterOptions {
 /// [`finish`](Self::finish) did. After any error the writer takes nothing more, and the file is what a
 /// crash would have left. A dropped writer is a crash.
 pub struct SegmentWriter<S: Sink> {
-    domicile: Domicile,
+    hand: Hand,
     header: SegmentHeader,
     options: WriterOptions,
     engine: Engine,
-    segment_leaf: SegmentLeaf,
     output: Output<S>,
     lanes: Vec<Lane>,
     /// Octets of memory of open blocks; full ones are not counted.
@@ -72,6 +77,30 @@ pub struct SegmentWriter<S: Sink> {
     full: Vec<FullBlock>,
     spare: SpareBlocks,
     failed: bool,
+}
+
+/// Who seals, and with what.
+enum Hand {
+    /// A host with the region's keys: each lane has a random key, wrapped under a leaf of its scope's.
+    Home { domicile: Domicile, segment_leaf: SegmentLeaf },
+    /// A post: the keys of lanes follow from the segment's secret, which goes with the writer.
+    Post { post: Post, keys: PostSegment },
+}
+
+impl Hand {
+    fn randomness(&self) -> &Arc<dyn Randomness> {
+        match self {
+            Hand::Home { domicile, .. } => domicile.randomness(),
+            Hand::Post { post, .. } => post.randomness(),
+        }
+    }
+
+    fn now(&self) -> Time {
+        match self {
+            Hand::Home { domicile, .. } => domicile.now(),
+            Hand::Post { post, .. } => post.now(),
+        }
+    }
 }
 
 /// What a finished segment holds.
@@ -118,6 +147,37 @@ impl<S: Sink> SegmentWriter<S> {
         let place = domicile.region(region)?.place.clone();
         let header =
             SegmentHeader { suite: options.suite, id, place, created, origin: Origin::Writer, edition: 0 };
+        let engine = domicile.engines(options.suite).bulk;
+        let hand = Hand::Home { domicile: domicile.clone(), segment_leaf };
+        Self::begin(hand, header, engine, period, sink, options).await
+    }
+
+    /// Begins a segment of a post's home, on a host that has none of the home's keys. The home must
+    /// [adopt](crate::Adopting) it before anybody can open it.
+    ///
+    /// # Errors
+    /// [`PostExpired`](Code::PostExpired) when the bundle's time is over; [`OutputFailed`](Code::OutputFailed).
+    pub async fn create_at_post(post: &Post, sink: S, options: WriterOptions) -> Result<Self> {
+        let created = post.now();
+        let period = post.period(&RecordType::SEGMENT, created)?;
+        let mut id = SegmentId([0; 32]);
+        post.randomness().fill(&mut id.0)?;
+        let place = post.place().clone();
+        let header =
+            SegmentHeader { suite: options.suite, id, place, created, origin: Origin::Post, edition: 0 };
+        let engine = Engines::measured(options.suite).bulk;
+        let hand = Hand::Post { keys: post.begin(&header.fixed())?, post: post.clone() };
+        Self::begin(hand, header, engine, period, sink, options).await
+    }
+
+    async fn begin(
+        hand: Hand,
+        header: SegmentHeader,
+        engine: Engine,
+        period: Period,
+        sink: S,
+        options: WriterOptions,
+    ) -> Result<Self> {
         let options = WriterOptions {
             block_bytes: options.block_bytes.clamp(1, WriterOptions::BLOCK_BYTES_MAX),
             limits: Limits {
@@ -129,12 +189,11 @@ impl<S: Sink> SegmentWriter<S> {
             ..options
         };
         let mut writer = Self {
-            engine: domicile.engines(options.suite).bulk,
-            domicile: domicile.clone(),
+            engine,
+            hand,
             output: Output::begin(sink, &header)?,
             header,
             options,
-            segment_leaf,
             lanes: Vec::new(),
             open_bytes: 0,
             full: Vec::with_capacity(PASS_BLOCKS),
@@ -298,12 +357,16 @@ impl<S: Sink> SegmentWriter<S> {
     pub async fn finish(mut self) -> Result<(S, SegmentSummary)> {
         self.check()?;
         let summary = self.end()?;
+        let Hand::Home { domicile, .. } = &self.hand else {
+            // A post has no audit chain: what it sealed is on record when it is adopted.
+            return Ok((self.output.into_sink(), summary));
+        };
         let event = Event::new(EventKind::Seal)
             .region(&summary.place.region)
             .segment(&summary.id.0)
             .counts(u64::from(summary.lanes), summary.records, summary.bytes)
             .digest(&summary.digest);
-        self.domicile.audit().record(&[event]).await?;
+        domicile.audit().record(&[event]).await?;
         Ok((self.output.into_sink(), summary))
     }
 
@@ -325,37 +388,57 @@ impl<S: Sink> SegmentWriter<S> {
         descriptor.encode().map_err(|source| {
             Error::new(Code::SegmentLimit, "this lane's descriptor does not fit").because(source)
         })?;
-        let region = &self.header.place.region;
-        let permit = if descriptor.scope.is_region() {
-            self.domicile.permit_region(region, Action::Seal).await?
-        } else {
-            self.domicile.permit(&descriptor.scope, Action::Seal).await?
+        let leaf = match &self.hand {
+            Hand::Home { domicile, .. } => {
+                let permit = lane_permit(domicile, &self.header.place, &descriptor.scope).await?;
+                Some(domicile.keyring().sealing_leaf(permit, descriptor.period).await?)
+            }
+            Hand::Post { post, .. } => {
+                if !descriptor.scope.is_region() {
+                    post.check(&descriptor.scope)?;
+                }
+                None
+            }
         };
-        if permit.home() != &self.header.place {
-            let what = format!(
-                "{} is at home in {}, and this segment in {}",
-                descriptor.scope,
-                permit.home(),
-                self.header.place
-            );
-            let error = Error::new(Code::HomeMismatch, what);
-            return Err(self.domicile.refuse(error, &descriptor.scope, &Action::Seal).await);
-        }
-        let leaf = self.domicile.keyring().sealing_leaf(permit, descriptor.period).await?;
         let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, lane);
         let (contents, period) = (descriptor.contents, descriptor.period);
         self.guarded(|writer| {
-            let (sealer, opening) = LaneSealer::begin(
-                &writer.header,
-                lane,
-                writer.output.ordinal(),
-                descriptor,
-                writer.engine,
-                leaf,
-                &writer.segment_leaf,
-                &**writer.domicile.randomness(),
-                writer.options.limits,
-            )?;
+            let header = &writer.header;
+            let (ordinal, engine, limits) = (writer.output.ordinal(), writer.engine, writer.options.limits);
+            let (sealer, opening) = match (&writer.hand, leaf) {
+                (Hand::Home { domicile, segment_leaf }, Some(leaf)) => {
+                    let data_key = DataKey::random(&**domicile.randomness())?;
+                    LaneSealer::begin(
+                        header,
+                        lane,
+                        ordinal,
+                        descriptor,
+                        engine,
+                        &data_key,
+                        |descriptor, commitment| {
+                            let owner = lane_key::owner(header, descriptor, commitment);
+                            Ok((Some(leaf.wrap(segment_leaf, &data_key, &owner)?), None))
+                        },
+                        limits,
+                    )?
+                }
+                (Hand::Post { keys, .. }, _) => {
+                    let data_key = keys.lane_key(lane.0, &descriptor.encode().map_err(does_not_fit)?);
+                    LaneSealer::begin(
+                        header,
+                        lane,
+                        ordinal,
+                        descriptor,
+                        engine,
+                        &data_key,
+                        |descriptor, commitment| {
+                            Ok((None, Some(keys.seal_of_lane(lane.0, descriptor, commitment))))
+                        },
+                        limits,
+                    )?
+                }
+                (Hand::Home { .. }, None) => return Err(no_such_lane(lane)),
+            };
             let at = writer.output.write_lane_open(
                 opening.block.block(),
                 &opening.descriptor,
@@ -379,7 +462,7 @@ impl<S: Sink> SegmentWriter<S> {
                 inside_record: false,
             };
             if !preamble.is_empty() {
-                let nonce = Nonces::one(&**writer.domicile.randomness())?;
+                let nonce = Nonces::one(&**writer.hand.randomness())?;
                 new.seal_block(&mut writer.output, BlockKind::Preamble, nonce, preamble)?;
             }
             writer.lanes.push(new);
@@ -505,8 +588,8 @@ impl<S: Sink> SegmentWriter<S> {
             return Ok(());
         }
         self.guarded(|writer| {
-            let now = writer.domicile.now().micros();
-            let nonces = Nonces::draw(&**writer.domicile.randomness(), writer.full.len())?;
+            let now = writer.hand.now().micros();
+            let nonces = Nonces::draw(&**writer.hand.randomness(), writer.full.len())?;
             for (full, nonce) in writer.full.drain(..).zip(nonces) {
                 let Some(slot) = writer.lanes.get_mut(full.lane) else { continue };
                 let emptied = slot.seal_data(&mut writer.output, full, nonce, now)?;
@@ -562,7 +645,7 @@ impl<S: Sink> SegmentWriter<S> {
             Error::new(Code::ArgumentInvalid, "a commit keeps at most 256 octets of the caller's")
                 .because(source)
         })?;
-        let nonce = Nonces::one(&**self.domicile.randomness())?;
+        let nonce = Nonces::one(&**self.hand.randomness())?;
         match self.lanes.first_mut() {
             Some(region) => {
                 region.seal_block(&mut self.output, BlockKind::Commit, nonce, &payload).map(|_| ())
@@ -589,7 +672,7 @@ impl<S: Sink> SegmentWriter<S> {
     /// Ends every lane but lane 0; returns what lane 0 shall vouch for.
     fn end_lanes(&mut self) -> Result<VecDeque<DirectoryEntry>> {
         let mut directory = VecDeque::with_capacity(self.lanes.len());
-        let nonces = Nonces::draw(&**self.domicile.randomness(), 2 * self.lanes.len())?;
+        let nonces = Nonces::draw(&**self.hand.randomness(), 2 * self.lanes.len())?;
         let mut nonces = nonces.into_iter();
         for lane in self.lanes.iter_mut().skip(1) {
             let (Some(first), Some(second)) = (nonces.next(), nonces.next()) else {
@@ -626,7 +709,7 @@ impl<S: Sink> SegmentWriter<S> {
         let sum = |of: fn(&DirectoryEntry) -> u64| directory.iter().map(of).sum::<u64>();
         let (records, bytes) = (sum(|entry| entry.records), sum(|entry| entry.bytes));
         let lanes = u32::try_from(directory.len()).unwrap_or(u32::MAX);
-        let randomness = self.domicile.randomness().clone();
+        let randomness = self.hand.randomness().clone();
         let Some(region) = self.lanes.first_mut() else { return Err(no_such_lane(LaneNo::REGION)) };
 
         let mut section_blocks = 0;
@@ -638,7 +721,10 @@ impl<S: Sink> SegmentWriter<S> {
         }
         let (blocks, digest) = (self.output.ordinal(), self.output.running_hash());
         let summary = Summary { recovered: false, lanes, blocks, records, bytes, running_hash: digest };
-        let sections = vec![Section::Directory(directory.into()), Section::Summary(summary)];
+        let mut sections = vec![Section::Directory(directory.into()), Section::Summary(summary)];
+        if let Hand::Post { keys, .. } = &self.hand {
+            sections.push(Section::PostEnd(keys.seal_of_end(blocks, &digest)));
+        }
         let end = LaneEnd { data_blocks: 0, records: 0, bytes: 0, section_blocks, sections };
         let payload = end.encode().map_err(does_not_fit)?;
         region.seal_block(&mut self.output, BlockKind::LaneEnd, Nonces::one(&*randomness)?, &payload)?;
@@ -684,6 +770,20 @@ const PASS_BLOCKS: usize = 4;
 
 /// The least payload that a block begins with: a few records.
 const FIRST_PAYLOAD_BYTES_MIN: usize = 1 << 10;
+
+/// The guard's word for sealing a lane of a scope into a segment of this place.
+pub(crate) async fn lane_permit(domicile: &Domicile, place: &Place, scope: &Scope) -> Result<Permit> {
+    let permit = if scope.is_region() {
+        domicile.permit_region(&place.region, Action::Seal).await?
+    } else {
+        domicile.permit(scope, Action::Seal).await?
+    };
+    if permit.home() == place {
+        return Ok(permit);
+    }
+    let what = format!("{scope} is at home in {}, and this segment in {place}", permit.home());
+    Err(domicile.refuse(Error::new(Code::HomeMismatch, what), scope, &Action::Seal).await)
+}
 
 fn check_stamp(contents: Contents, stamp: Stamp) -> Result<()> {
     if contents.event_times == stamp.time.is_some() && contents.arrivals == stamp.arrival.is_some() {

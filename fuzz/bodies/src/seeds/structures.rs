@@ -135,7 +135,9 @@ fn wrapped() -> WrappedKey {
 }
 
 fn lane_open() -> Vec<u8> {
-    LaneOpen { descriptor: descriptor(), commitment: [6; 32], wrapped: wrapped() }.encode().unwrap()
+    LaneOpen { descriptor: descriptor(), commitment: [6; 32], wrapped: Some(wrapped()), post: None }
+        .encode()
+        .unwrap()
 }
 
 fn data(has_times: bool, arrivals: Arrivals) -> Vec<u8> {

@@ -1,0 +1,344 @@
+//! `domicile post`: hosts that seal for a home and open nothing, and the home that adopts what they sealed.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use domicile::files::{self, NewFile};
+use domicile::post::{Bundle, BundleTerms, Post, PostIdentity, PostPublic};
+use domicile::posts::Posts;
+use domicile::random::OsRandom;
+use domicile::{Code, Domicile, Error, Region, Result, Scope, SystemClock, Time};
+use domicile_record::{Adopting, Intake, IntakeOptions, Outlet, Scoping, SegmentSummary};
+use serde::Serialize;
+
+use super::home::table;
+use crate::arguments::{Common, PostAdopt, PostEnrol, PostExport, PostInit, PostList, PostRevoke, PostSeal};
+use crate::input::{self, Input};
+use crate::report::{Report, counted};
+
+/// Others may read what is sealed, and public keys.
+const PUBLIC_MODE: u32 = 0o644;
+
+#[derive(Serialize)]
+struct InitJson {
+    post: String,
+    public: String,
+    identity: String,
+    public_file: String,
+}
+
+pub(crate) fn init(init: &PostInit, report: &Report) -> Result<()> {
+    let homes = init.homes.iter().cloned().collect();
+    let identity = PostIdentity::generate(init.name.clone(), homes, &OsRandom)?;
+    let mut name = OsString::from(&init.output);
+    name.push(".pub");
+    let public_file = PathBuf::from(name);
+    let mut public = NewFile::create(&public_file, PUBLIC_MODE, false)?;
+    write(&mut public, identity.public().text().as_bytes(), &public_file)?;
+    identity.create(&init.output)?;
+    public.publish()?;
+    let json = InitJson {
+        post: init.name.to_string(),
+        public: identity.public().key.to_string(),
+        identity: init.output.display().to_string(),
+        public_file: public_file.display().to_string(),
+    };
+    report.print(&json, || {
+        format!("{}: {}\n  enrol it at home with {}", json.post, json.public, json.public_file)
+    })
+}
+
+#[derive(Serialize)]
+struct SaidJson {
+    post: String,
+    region: String,
+    entry: u64,
+}
+
+pub(crate) async fn enrol(common: &Common, enrol: &PostEnrol, report: &Report) -> Result<()> {
+    let text = String::from_utf8(read(&enrol.key)?).unwrap_or_default();
+    let public = PostPublic::parse(&text).map_err(|error| error.at(enrol.key.display().to_string()))?;
+    if public.id != enrol.name {
+        return Err(Error::new(Code::ArgumentInvalid, format!("this is the key of the post {}", public.id))
+            .at(enrol.key.display().to_string()));
+    }
+    let domicile = input::domicile(common, report).await?;
+    let posts = posts(&domicile, enrol.region.as_ref()).await?;
+    let entry = posts.enrol(public, enrol.scopes.clone()).await?;
+    said(report, &posts, enrol.name.to_string(), entry, "enrolled")
+}
+
+pub(crate) async fn revoke(common: &Common, revoke: &PostRevoke, report: &Report) -> Result<()> {
+    let domicile = input::domicile(common, report).await?;
+    let posts = posts(&domicile, revoke.region.as_ref()).await?;
+    let entry = posts.revoke(&revoke.name).await?;
+    said(report, &posts, revoke.name.to_string(), entry, "revoked: nothing of it is adopted any more")
+}
+
+fn said(report: &Report, posts: &Posts<'_>, post: String, entry: u64, word: &str) -> Result<()> {
+    let json = SaidJson { post, region: posts.place().region.to_string(), entry };
+    report.print(&json, || format!("{} {word} ({}, entry {entry} of its ledger)", json.post, json.region))
+}
+
+#[derive(Serialize)]
+struct BundleJson {
+    path: String,
+    region: String,
+    serial: u64,
+    posts: Vec<String>,
+    not_after: String,
+    destroy_after: String,
+}
+
+pub(crate) async fn export(common: &Common, export: &PostExport, report: &Report) -> Result<()> {
+    let domicile = input::domicile(common, report).await?;
+    let posts = posts(&domicile, export.region.as_ref()).await?;
+    // Before the bundle is on record: where nothing can be written, nothing is signed.
+    let mut file = NewFile::create(&export.bundle, PUBLIC_MODE, export.force)?;
+    let terms = BundleTerms { days: export.days, shipping_days: export.shipping_days };
+    let (bundle, bytes) = posts.issue(&export.posts, terms).await?;
+    write(&mut file, &bytes, &export.bundle)?;
+    file.publish()?;
+    let json = BundleJson {
+        path: export.bundle.display().to_string(),
+        region: bundle.place.region.to_string(),
+        serial: bundle.serial,
+        posts: bundle.posts.iter().map(|permitted| permitted.post.to_string()).collect(),
+        not_after: bundle.not_after.to_string(),
+        destroy_after: bundle.destroy_after.to_string(),
+    };
+    report.print(&json, || {
+        format!(
+            "{}: bundle {} of {}, for {}; seals until {}, adopted until {}",
+            json.path,
+            json.serial,
+            json.region,
+            json.posts.join(", "),
+            json.not_after,
+            json.destroy_after
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct SealedJson {
+    path: String,
+    segment: String,
+    region: String,
+    post: String,
+    records: u64,
+    bytes: u64,
+    file_bytes: u64,
+}
+
+/// One segment, begun before anything is read.
+struct OneFile(Option<NewFile>);
+
+impl Outlet for OneFile {
+    type Sink = NewFile;
+
+    fn open(&mut self, _: &Region) -> Result<NewFile> {
+        self.0.take().ok_or_else(|| Error::new(Code::WriterFailed, "one scope has two homes"))
+    }
+}
+
+pub(crate) async fn seal(common: &Common, seal: &PostSeal, report: &Report) -> Result<()> {
+    let inputs = Input::all(&seal.files, None, report)?;
+    let post = match (&seal.identity, &seal.bundle) {
+        (Some(identity), Some(bundle)) => post_of(&Arc::new(PostIdentity::read(identity)?), bundle)?,
+        _ => configured(common, report)?.into_iter().next().ok_or_else(no_post)?,
+    };
+    let scope = Scope { tenant: seal.tenant.clone(), record_type: seal.record_type.clone() };
+    let mut options = IntakeOptions::new(Scoping::One(scope));
+    options.framing = seal.framing;
+    options.time = seal.time.clone();
+    let outlet = OneFile(Some(NewFile::create(&seal.output, PUBLIC_MODE, seal.force)?));
+    let mut intake = Intake::at_post(&post, options, outlet);
+    for input in &inputs {
+        let read = intake.read(input.open()?).await.map_err(|error| error.at(input.name()))?;
+        for warning in &read.warnings {
+            report.warn(&format!("{}: {warning}; nothing was lost", input.name()));
+        }
+    }
+    for (file, summary) in intake.finish().await?.segments {
+        file.publish_as(&seal.output)?;
+        let json = SealedJson {
+            path: seal.output.display().to_string(),
+            segment: summary.id.to_string(),
+            region: summary.place.region.to_string(),
+            post: post.id().to_string(),
+            records: summary.records,
+            bytes: summary.bytes,
+            file_bytes: summary.file_bytes,
+        };
+        let records = counted(summary.records, "record");
+        report.say(&format!("{}: {records}, sealed for {} by {}", json.path, summary.place, json.post));
+        if report.json {
+            report.print(&json, String::new)?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct AdoptedJson {
+    path: String,
+    adopted: String,
+    segment: String,
+    post: String,
+    records: u64,
+    bytes: u64,
+    before: bool,
+}
+
+pub(crate) async fn adopt(common: &Common, adopt: &PostAdopt, report: &Report) -> Result<()> {
+    let inputs = Input::all(&adopt.files, Some("dseg"), report)?;
+    let domicile = input::domicile(common, report).await?;
+    let posts = posts(&domicile, adopt.region.as_ref()).await?;
+    for input in &inputs {
+        // One that is refused stops no other.
+        match adopt_one(&domicile, &posts, input, &adopt.output).await {
+            Ok(json) => report.print(&json, || {
+                let records = counted(json.records, "record");
+                let before = if json.before { ", adopted before" } else { "" };
+                format!("{}: {records} of {} in {}{before}", json.path, json.post, json.adopted)
+            })?,
+            Err(error) => report.fail(&error.at(input.name())),
+        }
+    }
+    Ok(())
+}
+
+async fn adopt_one(
+    domicile: &Domicile,
+    posts: &Posts<'_>,
+    input: &Input,
+    output: &Path,
+) -> Result<AdoptedJson> {
+    let adopting = Adopting::examine(domicile, posts, input.open_anywhere()?).await?;
+    let (before, post) = (adopting.was_adopted(), adopting.post().to_string());
+    let path = place_of(output, adopting.summary());
+    let summary = if before && path.exists() {
+        adopting.summary().clone()
+    } else {
+        let directory = path.parent().unwrap_or(output);
+        make(directory)?;
+        let (file, summary) = adopting.write(NewFile::create_in(directory, PUBLIC_MODE)?).await?;
+        file.publish_as(&path)?;
+        summary
+    };
+    Ok(AdoptedJson {
+        path: input.name(),
+        adopted: path.display().to_string(),
+        segment: summary.id.to_string(),
+        post,
+        records: summary.records,
+        bytes: summary.bytes,
+        before,
+    })
+}
+
+#[derive(Serialize)]
+struct PostJson {
+    post: String,
+    public: String,
+    scopes: Vec<String>,
+    enrolled: String,
+    revoked: Option<String>,
+    adopted: u64,
+}
+
+pub(crate) async fn list(common: &Common, list: &PostList, report: &Report) -> Result<()> {
+    let domicile = input::domicile(common, report).await?;
+    let posts = posts(&domicile, list.region.as_ref()).await?.list().await?;
+    let all: Vec<_> = posts
+        .iter()
+        .map(|state| PostJson {
+            post: state.enrolment.public.id.to_string(),
+            public: state.enrolment.public.key.to_string(),
+            scopes: state.enrolment.scopes.iter().map(ToString::to_string).collect(),
+            enrolled: state.enrolled.to_string(),
+            revoked: state.revoked.as_ref().map(Time::to_string),
+            adopted: state.adopted,
+        })
+        .collect();
+    report.print(&all, || {
+        let cells: Vec<_> = all
+            .iter()
+            .map(|post| {
+                let state = if post.revoked.is_some() { "revoked" } else { "enrolled" };
+                (post.scopes.join(" "), state, post.adopted.to_string())
+            })
+            .collect();
+        let rows: Vec<_> = all
+            .iter()
+            .zip(&cells)
+            .map(|(post, (scopes, state, adopted))| {
+                [post.post.as_str(), *state, post.enrolled.as_str(), adopted.as_str(), scopes.as_str()]
+            })
+            .collect();
+        table(["POST", "STATE", "ENROLLED", "ADOPTED", "SCOPES"], &rows)
+    })
+}
+
+/// The posts that the configuration names.
+pub(crate) fn configured(common: &Common, report: &Report) -> Result<Vec<Post>> {
+    let config = input::config(common, report)?;
+    let post = config.post().ok_or_else(no_post)?;
+    let identity = Arc::new(PostIdentity::read(&post.identity)?);
+    post.bundles.iter().map(|bundle| post_of(&identity, bundle)).collect()
+}
+
+fn no_post() -> Error {
+    Error::new(Code::ConfigInvalid, "the configuration does not say as which post this host seals")
+        .advise("add `[post]` with `identity = FILE` and `bundles = [FILE]`, or name them with --identity and --bundle")
+}
+
+fn post_of(identity: &Arc<PostIdentity>, bundle: &Path) -> Result<Post> {
+    let at = |error: Error| error.at(bundle.display().to_string());
+    let read = Bundle::read(&read(bundle)?, identity).map_err(at)?;
+    Post::new(identity.clone(), read, Arc::new(SystemClock), Arc::new(OsRandom)).map_err(at)
+}
+
+async fn posts<'a>(domicile: &'a Domicile, region: Option<&Region>) -> Result<Posts<'a>> {
+    domicile.posts(region.unwrap_or(&domicile.here().region)).await
+}
+
+/// Reads a small file.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path);
+    let read = file.and_then(|file| file.take(Bundle::BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|source| {
+        Error::new(Code::InputFailed, "this file cannot be read")
+            .at(path.display().to_string())
+            .because(source)
+    })?;
+    Ok(bytes)
+}
+
+fn write(file: &mut NewFile, bytes: &[u8], path: &Path) -> Result<()> {
+    file.write_all(bytes).map_err(|source| {
+        Error::output_failed("the output could not be written", source).at(path.display().to_string())
+    })
+}
+
+/// `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
+fn place_of(output: &Path, summary: &SegmentSummary) -> PathBuf {
+    let created = summary.created.to_string();
+    let day = created.get(..10).unwrap_or(&created);
+    output.join(summary.place.region.as_str()).join(day).join(format!("{}.dseg", summary.id))
+}
+
+fn make(directory: &Path) -> Result<()> {
+    let failed = |source| {
+        Error::output_failed("the output directory could not be made", source)
+            .at(directory.display().to_string())
+    };
+    files::refuse_foreign_link(directory)?;
+    fs::create_dir_all(directory).map_err(failed)?;
+    files::sync_directory(directory).map_err(failed)
+}

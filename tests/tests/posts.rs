@@ -1,0 +1,359 @@
+//! Posts: what they seal opens once their home has adopted it, and their home adopts what they alone could have
+//! sealed. KEY-30 to KEY-38 and SEG-40 to SEG-45 are held here, through the library.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use domicile::kms::{Kms, LocalKms, VerifyingKey};
+use domicile::post::{Bundle, BundleTerms, Post, PostId, PostIdentity};
+use domicile::random::OsRandom;
+use domicile::store::MemoryStore;
+use domicile::{Clock, Code, Domicile, Error, KnownRegion, Purpose, Time};
+use domicile_record::format::{BlockHeader, BlockKind, Contents, LaneNo, LaneOpen, SegmentHeader};
+use domicile_record::{
+    Adopting, Segment, SegmentWriter, Selection, Stamp, WriterOptions, inspect, verify, why,
+};
+use domicile_tests::{descriptor, place, region, scope};
+
+/// A clock that tests put forward.
+#[derive(Debug)]
+struct Hand(AtomicI64);
+
+impl Hand {
+    fn days_later(&self, days: i64) {
+        self.0.fetch_add(days * 86_400_000_000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Time {
+        Time::from_micros(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+
+    fn elapsed(&self) -> std::time::Duration {
+        std::time::Duration::from_micros(u64::try_from(self.0.load(Ordering::SeqCst)).unwrap())
+    }
+}
+
+/// A home in eu-central-1 and its post edge-7, which may seal acme's and globex's voice records.
+struct World {
+    _directory: tempfile::TempDir,
+    clock: Arc<Hand>,
+    store: Arc<MemoryStore>,
+    home: Domicile,
+    key: VerifyingKey,
+    identity: Arc<PostIdentity>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Hand(AtomicI64::new("2026-11-25T08:00:00Z".parse::<Time>().unwrap().micros())));
+        let store = Arc::new(MemoryStore::new());
+        let mut builder = Domicile::builder(region("eu-central-1"), store.clone()).clock(clock.clone());
+        let mut keys = BTreeMap::new();
+        for (name, jurisdiction) in [("eu-central-1", "EU"), ("us-east-1", "US")] {
+            let path = |kind: &str| directory.path().join(format!("{name}.{kind}"));
+            let kms = Arc::new(LocalKms::create(region(name), path("root"), path("signing")).unwrap());
+            let verifying_key = kms.describe().await.unwrap().verifying_key;
+            keys.insert(region(name), verifying_key);
+            builder = builder.region(KnownRegion {
+                place: place(name, jurisdiction),
+                verifying_key,
+                kms: Some(kms),
+                store: store.clone(),
+            });
+        }
+        let home = builder.build().unwrap();
+        let key = keys[&region("eu-central-1")];
+        for (tenant, of) in [("acme", "eu-central-1"), ("hooli", "eu-central-1"), ("globex", "us-east-1")] {
+            home.choose_home(&scope(tenant), of).await.unwrap();
+        }
+        let identity = Arc::new(identity("edge-7", key));
+        let world = Self { _directory: directory, clock, store, home, key, identity };
+        world.enrol(&world.identity, &["acme/voice", "globex/all"]).await;
+        world
+    }
+
+    async fn enrol(&self, identity: &PostIdentity, scopes: &[&str]) {
+        let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
+        let posts = self.home.posts(&region("eu-central-1")).await.unwrap();
+        posts.enrol(identity.public(), scopes).await.unwrap();
+    }
+
+    async fn bundle(&self) -> Vec<u8> {
+        let posts = self.home.posts(&region("eu-central-1")).await.unwrap();
+        posts.issue(&[], BundleTerms::default()).await.unwrap().1
+    }
+
+    fn post_with(&self, bundle: &[u8]) -> Result<Post, Error> {
+        let bundle = Bundle::read(bundle, &self.identity)?;
+        Post::new(self.identity.clone(), bundle, self.clock.clone(), Arc::new(OsRandom))
+    }
+
+    async fn post(&self) -> Post {
+        self.post_with(&self.bundle().await).unwrap()
+    }
+
+    async fn adopt(&self, segment: &[u8]) -> Result<Vec<u8>, Error> {
+        let posts = self.home.posts(&region("eu-central-1")).await?;
+        let adopting = Adopting::examine(&self.home, &posts, segment).await?;
+        Ok(adopting.write(Vec::new()).await?.0)
+    }
+
+    async fn refused(&self, segment: &[u8], code: Code) {
+        let error = self.adopt(segment).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+    }
+
+    async fn open(&self, segment: &[u8]) -> Result<Vec<u8>, Error> {
+        let opened = Segment::open_source(&self.home, segment, Purpose::Billing, Selection::all()).await?;
+        for lane in opened.lanes() {
+            assert!(lane.obstacle().is_none(), "{:?}", lane.obstacle());
+        }
+        let mut records = Vec::new();
+        opened.restore(&mut records)?;
+        Ok(records)
+    }
+}
+
+fn identity(name: &str, key: VerifyingKey) -> PostIdentity {
+    let homes = BTreeMap::from([(region("eu-central-1"), key)]);
+    PostIdentity::generate(name.parse().unwrap(), homes, &OsRandom).unwrap()
+}
+
+async fn sealed(post: &Post, tenants: &[&str]) -> Result<Vec<u8>, Error> {
+    let mut writer = SegmentWriter::create_at_post(post, Vec::new(), WriterOptions::default()).await?;
+    for tenant in tenants {
+        let lane = writer.open_lane(descriptor(tenant, Contents::default()), b"head\n").await?;
+        for number in 0..300 {
+            writer.append(lane, format!("{tenant} {number}\n").as_bytes(), Stamp::default())?;
+        }
+        writer.commit(b"offset")?;
+    }
+    Ok(writer.finish().await?.0)
+}
+
+/// The blocks of a segment.
+fn blocks(segment: &[u8]) -> Vec<(BlockHeader, Vec<u8>)> {
+    let header = SegmentHeader::decode(segment.first_chunk().unwrap()).unwrap();
+    let (mut at, mut found) = (SegmentHeader::BYTES, Vec::new());
+    while at < segment.len() {
+        let block = BlockHeader::decode(segment[at..].first_chunk().unwrap(), &header.id).unwrap();
+        let end = at + usize::try_from(block.block_bytes()).unwrap();
+        found.push((block, segment[at..end].to_vec()));
+        at = end;
+    }
+    found
+}
+
+/// The segment with the opening of a lane changed.
+fn with_opening(segment: &[u8], lane: u32, change: impl Fn(&mut LaneOpen)) -> Vec<u8> {
+    let header = SegmentHeader::decode(segment.first_chunk().unwrap()).unwrap();
+    let mut bytes = segment[..SegmentHeader::BYTES].to_vec();
+    for (block, octets) in blocks(segment) {
+        if block.kind != BlockKind::LaneOpen || block.lane != LaneNo(lane) {
+            bytes.extend(octets);
+            continue;
+        }
+        let payload = &octets[BlockHeader::BYTES..][..block.payload_bytes()];
+        let mut open = LaneOpen::decode(payload, block.lane).unwrap();
+        change(&mut open);
+        let payload = open.encode().unwrap();
+        let block = BlockHeader { length: u32::try_from(payload.len()).unwrap(), ..block };
+        bytes.extend(block.encode(&header.id));
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn what_a_post_seals_opens_once_it_is_adopted_and_not_before() {
+    let world = World::new().await;
+    let post = world.post().await;
+    let segment = sealed(&post, &["acme", "acme"]).await.unwrap();
+
+    let unadopted = world.open(&segment).await.unwrap_err();
+    assert_eq!(unadopted.code(), Code::PostUnadopted);
+    assert_eq!(verify(&world.home, &segment[..], None).await.unwrap_err().code(), Code::PostUnadopted);
+    assert_eq!(why(&world.home, &segment[..]).await.unwrap().obstacles[0].code, "post/unadopted");
+    let seen = inspect(&segment[..]).unwrap();
+    assert_eq!((seen.origin, seen.post.as_deref(), seen.state), ("post", Some("edge-7"), "complete"));
+
+    let adopted = world.adopt(&segment).await.unwrap();
+    let mut expected = b"head\n".to_vec();
+    (0..300).for_each(|number| expected.extend(format!("acme {number}\n").bytes()));
+    let records = world.open(&adopted).await.unwrap();
+    assert!(records.starts_with(&expected), "{}", String::from_utf8_lossy(&records[..40]));
+    let verification = verify(&world.home, &adopted[..], None).await.unwrap();
+    assert!(verification.is_complete(), "{:?}", verification.findings);
+    assert_eq!(verification.records, 600);
+
+    // The sealed blocks are what they were, origin and signatures stay, and the secret is gone.
+    let sealed_blocks = |segment: &[u8]| {
+        let of = |(header, octets): (BlockHeader, Vec<u8>)| header.flags.is_sealed().then_some(octets);
+        blocks(segment).into_iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(sealed_blocks(&segment), sealed_blocks(&adopted));
+    let seen = inspect(&adopted[..]).unwrap();
+    assert_eq!((seen.origin, seen.post.as_deref(), seen.edition), ("post", Some("edge-7"), 1));
+    assert!(seen.footer && adopted.len() < segment.len());
+
+    // What was adopted is nothing to adopt.
+    world.refused(&adopted, Code::PostForged).await;
+    let events: String = world.events().await;
+    for event in ["enrol", "issue", "adopt", "refuse"] {
+        assert!(events.contains(&format!("\"event\":\"{event}\"")), "{event}");
+    }
+}
+
+impl World {
+    async fn events(&self) -> String {
+        use domicile::store::KeyStore;
+        let chains = self.store.chains().await.unwrap();
+        chains.into_iter().flat_map(|(_, events)| events).map(|event| event.body).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_segment_is_adopted_once_and_written_again_under_the_same_leaf() {
+    let world = World::new().await;
+    let post = world.post().await;
+    let segment = sealed(&post, &["acme"]).await.unwrap();
+    let leaf = |segment: &[u8]| {
+        let (block, octets) = blocks(segment).swap_remove(0);
+        let payload = &octets[BlockHeader::BYTES..][..block.payload_bytes()];
+        LaneOpen::decode(payload, LaneNo(0)).unwrap().wrapped.unwrap()
+    };
+    let (first, again) = (world.adopt(&segment).await.unwrap(), world.adopt(&segment).await.unwrap());
+    assert_eq!(leaf(&first).segment, leaf(&again).segment);
+    assert_ne!(leaf(&first).tenant, leaf(&again).tenant);
+    let posts = world.home.posts(&region("eu-central-1")).await.unwrap();
+    assert_eq!(posts.list().await.unwrap()[0].adopted, 1);
+    assert!(Adopting::examine(&world.home, &posts, &segment[..]).await.unwrap().was_adopted());
+
+    // Another segment under the same name, which only the post itself can make.
+    let header = SegmentHeader::decode(segment.first_chunk().unwrap()).unwrap();
+    let adopted = posts.adopted(&post.id().clone(), &header.id.0, &[9; 32]).await;
+    assert_eq!(adopted.unwrap_err().code(), Code::PostReplayed);
+}
+
+#[tokio::test]
+async fn posts_seal_for_their_scopes_alone_and_their_home_adopts_no_other() {
+    let world = World::new().await;
+    let post = world.post().await;
+    // Not enrolled for it: the post itself refuses.
+    assert_eq!(sealed(&post, &["hooli"]).await.unwrap_err().code(), Code::PostScope);
+    // Enrolled for it, and at home elsewhere.
+    world.refused(&sealed(&post, &["acme", "globex"]).await.unwrap(), Code::HomeRefused).await;
+    // Enrolled for it, and without a home.
+    world.enrol(&world.identity, &["acme/all", "hooli/voice", "umbrella/voice"]).await;
+    let wider = world.post().await;
+    world.refused(&sealed(&wider, &["umbrella"]).await.unwrap(), Code::HomeNone).await;
+    // Not enrolled for it any more: its bundle says otherwise, and does not count.
+    let hooli = sealed(&wider, &["hooli"]).await.unwrap();
+    world.enrol(&world.identity, &["acme/voice"]).await;
+    world.refused(&hooli, Code::PostScope).await;
+    world.adopt(&sealed(&post, &["acme"]).await.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn revoked_and_unknown_posts_are_adopted_no_more_whenever_they_sealed() {
+    let world = World::new().await;
+    let segment = sealed(&world.post().await, &["acme"]).await.unwrap();
+    let posts = world.home.posts(&region("eu-central-1")).await.unwrap();
+    let unknown: PostId = "edge-8".parse().unwrap();
+    assert_eq!(posts.revoke(&unknown).await.unwrap_err().code(), Code::PostUnknown);
+    posts.revoke(world.identity.id()).await.unwrap();
+    world.refused(&segment, Code::PostUnknown).await;
+    assert!(posts.list().await.unwrap()[0].revoked.is_some());
+    assert_eq!(posts.issue(&[], BundleTerms::default()).await.unwrap_err().code(), Code::PostUnknown);
+    // Enrolled anew with another key: what the old one signed does not count.
+    world.enrol(&identity("edge-7", world.key), &["acme/voice"]).await;
+    world.refused(&segment, Code::PostForged).await;
+    world.enrol(&world.identity, &["acme/voice"]).await;
+    world.adopt(&segment).await.unwrap();
+}
+
+#[tokio::test]
+async fn bundles_and_segments_expire() {
+    let world = World::new().await;
+    let bundle = world.bundle().await;
+    let post = world.post_with(&bundle).unwrap();
+    let segment = sealed(&post, &["acme"]).await.unwrap();
+    world.clock.days_later(13);
+    let late = sealed(&post, &["acme"]).await.unwrap();
+    world.clock.days_later(1);
+    assert_eq!(sealed(&post, &["acme"]).await.unwrap_err().code(), Code::PostExpired);
+    assert_eq!(world.post_with(&bundle).unwrap_err().code(), Code::PostExpired);
+    let posts = world.home.posts(&region("eu-central-1")).await.unwrap();
+    assert_eq!(posts.days_due().await.unwrap(), vec![]);
+    world.clock.days_later(29);
+    world.adopt(&late).await.unwrap();
+    world.clock.days_later(1);
+    world.refused(&segment, Code::PostExpired).await;
+    assert_eq!(posts.days_due().await.unwrap().len(), 14);
+}
+
+#[tokio::test]
+async fn whoever_has_the_bundle_and_not_the_posts_key_forges_nothing() {
+    let world = World::new().await;
+    let bundle = world.bundle().await;
+    // A thief with the post's name and the bundle, and a key of his own.
+    let thief = Arc::new(identity("edge-7", world.key));
+    let read = Bundle::read(&bundle, &thief).unwrap();
+    let thief = Post::new(thief, read, world.clock.clone(), Arc::new(OsRandom)).unwrap();
+    world.refused(&sealed(&thief, &["acme"]).await.unwrap(), Code::PostForged).await;
+    // A bundle that is not for this post.
+    let other = Arc::new(identity("edge-9", world.key));
+    let read = Bundle::read(&bundle, &other).unwrap();
+    let not_his = Post::new(other, read, world.clock.clone(), Arc::new(OsRandom)).unwrap_err();
+    assert_eq!(not_his.code(), Code::PostScope);
+
+    // Parts of two genuine segments.
+    let post = world.post_with(&bundle).unwrap();
+    let (one, two) = (sealed(&post, &["acme"]).await.unwrap(), sealed(&post, &["acme"]).await.unwrap());
+    let seal = |segment: &[u8], lane: u32| {
+        let (block, octets) =
+            blocks(segment).into_iter().find(|(block, _)| block.lane == LaneNo(lane)).unwrap();
+        LaneOpen::decode(&octets[BlockHeader::BYTES..][..block.payload_bytes()], block.lane).unwrap().post
+    };
+    for lane in [0, 1] {
+        let mixed = with_opening(&one, lane, |open| open.post = seal(&two, lane));
+        world.refused(&mixed, Code::PostForged).await;
+    }
+    let bare = with_opening(&one, 1, |open| open.commitment[0] ^= 1);
+    world.refused(&bare, Code::PostForged).await;
+    world.adopt(&one).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_cut_and_a_flip_in_every_block_is_noticed_before_anything_is_adopted() {
+    let world = World::new().await;
+    let segment = sealed(&world.post().await, &["acme"]).await.unwrap();
+    let mut at = SegmentHeader::BYTES;
+    for (block, octets) in blocks(&segment) {
+        // Cut between blocks, where nothing of a block is missing. Without its footer, a segment is whole.
+        if block.kind != BlockKind::Footer {
+            let error = world.adopt(&segment[..at]).await.unwrap_err();
+            assert!(error.code() != Code::OutputFailed, "{error}");
+            world.adopt(&segment[..at + octets.len() / 2]).await.unwrap_err();
+        }
+        let mut flipped = segment.clone();
+        flipped[at + BlockHeader::BYTES + block.payload_bytes() / 2] ^= 4;
+        world.adopt(&flipped).await.unwrap_err();
+        at += octets.len();
+    }
+    let posts = world.home.posts(&region("eu-central-1")).await.unwrap();
+    assert_eq!(posts.list().await.unwrap()[0].adopted, 0);
+    world.adopt(&segment).await.unwrap();
+}
