@@ -61,11 +61,15 @@ fn text(result: &InspectJson) -> String {
         })
         .collect();
     let rows: Vec<_> = lanes.iter().map(|lane| lane.each_ref().map(String::as_str)).collect();
+    let post = match &inspection.post {
+        Some(post) => format!(", sealed by the post {post}"),
+        None => String::new(),
+    };
     let header = ["LANE", "TENANT", "TYPE", "PERIOD", "DATA BLOCKS", "BYTES", "FRAMING", "KEEPS", "ENDED"];
     format!(
         "{file}: {} ({})\n\
          \x20 segment: {}, version {}, edition {}\n\
-         \x20 home:    {} ({})\n\
+         \x20 home:    {} ({}){post}\n\
          \x20 created: {}, {}\n\
          \x20 size:    {}, {}, footer {}\n\
          {}\n\
