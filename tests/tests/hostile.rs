@@ -464,7 +464,7 @@ async fn many_unknown_keys_are_explained_in_a_few_words() {
     let mut many = bytes[..at].to_vec();
     for number in 1..3000_u32 {
         let mut wrapped = open.wrapped.clone();
-        wrapped.tenant.key.0[..4].copy_from_slice(&number.to_be_bytes());
+        wrapped.as_mut().unwrap().tenant.key.0[..4].copy_from_slice(&number.to_be_bytes());
         let open = LaneOpen { wrapped, ..open.clone() }.encode().unwrap();
         let header = BlockHeader { lane: LaneNo(number), ordinal: number.into(), ..header };
         many.extend(forged(&bytes, header, &open));

@@ -280,7 +280,10 @@ async fn lanes_moved_between_scopes_and_periods_are_noticed() {
         wrapped.tenant = wrapped.segment;
     };
     check(&home, "the segment's leaf for the tenant's", &a.with_opening(1, leaf)).await;
-    let leaf = |opening: &mut LaneOpen| opening.wrapped.segment = opening.wrapped.tenant;
+    let leaf = |opening: &mut LaneOpen| {
+        let wrapped = opening.wrapped.as_mut().unwrap();
+        wrapped.segment = wrapped.tenant;
+    };
     check(&home, "the tenant's leaf for the segment's", &a.with_opening(1, leaf)).await;
 }
 
