@@ -1,5 +1,6 @@
 //! Posts: what they seal opens once their home has adopted it, and their home adopts what they alone could have
-//! sealed. KEY-30 to KEY-38 and SEG-40 to SEG-45 are held here, through the library.
+//! sealed. Held here: KEY-30, KEY-31, KEY-32, KEY-33, KEY-34, KEY-35, KEY-36, KEY-37, KEY-38; SEG-40, SEG-41, SEG-42, SEG-43,
+//! SEG-44, SEG-45.
 
 #![allow(
     clippy::unwrap_used,
