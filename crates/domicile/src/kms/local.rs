@@ -11,25 +11,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ed25519_dalek::{Signer, SigningKey};
-use xaes_256_gcm::Xaes256Gcm;
-use xaes_256_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
+use super::root::{Root, Wrap};
 use super::{Kms, KmsDescription, VerifyingKey};
 use crate::context::EncryptionContext;
 use crate::error::{Code, Error, Result};
 use crate::random::{OsRandom, Randomness};
 use crate::region::Region;
 use crate::secret::{Secret, same};
-use crate::wire::Decoder;
 use crate::{files, hex, kdf};
 
 const ROOT_FORMAT: &str = "domicile root key v1";
 const SIGNING_FORMAT: &str = "domicile signing key v1";
-const WRAP_VERSION: u8 = 1;
-const WRAP_LABEL: &str = "domicile/v1/local-wrap";
 const CHECK_LABEL: &[u8] = b"domicile/v1/local-root-check";
-const NONCE_BYTES: usize = 24;
 /// No key file is longer.
 const FILE_BYTES_MAX: usize = 4096;
 
@@ -69,9 +64,7 @@ impl LocalKms {
         signing: PathBuf,
         randomness: Arc<dyn Randomness>,
     ) -> Result<Self> {
-        let mut id = [0; 16];
-        randomness.fill(&mut id)?;
-        let key = Secret::random(&*randomness)?;
+        let Root { id, key } = Root::random(&*randomness)?;
         let root_file = key_file(format_args!(
             "{ROOT_FORMAT}\nregion {region}\nid {}\nkey {}\ncheck {}\n",
             hex::encode(&id),
@@ -129,17 +122,6 @@ impl LocalKms {
         Ok(key)
     }
 
-    fn wrap_under(&self, root: &Root, key: &Secret, context: &EncryptionContext) -> Result<Vec<u8>> {
-        let mut nonce = [0; NONCE_BYTES];
-        self.randomness.fill(&mut nonce)?;
-        let mut payload = Zeroizing::new(*key.expose());
-        let tag = root
-            .cipher()
-            .encrypt_inout_detached(&nonce.into(), &context.encode(WRAP_LABEL), (&mut payload[..]).into())
-            .map_err(|_| Error::new(Code::KmsUnverified, "the root key could not wrap"))?;
-        Ok([&[WRAP_VERSION][..], &root.id, &nonce, &payload[..], &tag].concat())
-    }
-
     fn belongs_here(&self, context: &EncryptionContext) -> Result<()> {
         if context.region == self.region {
             return Ok(());
@@ -157,13 +139,13 @@ impl Kms for LocalKms {
         self.belongs_here(context)?;
         let root = self.read_root()?;
         let key = Secret::random(&*self.randomness)?;
-        let wrap = self.wrap_under(&root, &key, context)?;
+        let wrap = root.wrap(&*self.randomness, &key, context)?;
         Ok((key, wrap))
     }
 
     async fn wrap(&self, key: &Secret, context: &EncryptionContext) -> Result<Vec<u8>> {
         self.belongs_here(context)?;
-        self.wrap_under(&self.read_root()?, key, context)
+        self.read_root()?.wrap(&*self.randomness, key, context)
     }
 
     async fn unwrap(&self, wrap: &[u8], context: &EncryptionContext) -> Result<Secret> {
@@ -174,33 +156,21 @@ impl Kms for LocalKms {
                 format!("a wrap under the root key of {} does not verify", self.region),
             )
         };
-        let mut input = Decoder::new(wrap);
-        let version = input.u8("version").map_err(|_| unverified())?;
-        let id: [u8; 16] = input.array("root key").map_err(|_| unverified())?;
-        let nonce: [u8; NONCE_BYTES] = input.array("nonce").map_err(|_| unverified())?;
-        let mut payload: Zeroizing<[u8; 32]> = input.array("key").map_err(|_| unverified())?.into();
-        let tag: [u8; 16] = input.array("tag").map_err(|_| unverified())?;
-        if version != WRAP_VERSION || input.remaining() != 0 {
-            return Err(unverified());
-        }
+        let wrap = Wrap::decode(wrap).map_err(|_| unverified())?;
         let root = self.read_root()?;
-        if id != root.id {
+        if wrap.root != root.id {
             return Err(Error::new(
                 Code::KmsDenied,
-                format!("a key of {} was wrapped by another root key ({})", self.region, hex::encode(&id)),
+                format!(
+                    "a key of {} was wrapped by another root key ({})",
+                    self.region,
+                    hex::encode(&wrap.root)
+                ),
             )
             .at(self.root.display().to_string())
             .advise("put the root-key file with that id in its place"));
         }
-        root.cipher()
-            .decrypt_inout_detached(
-                &nonce.into(),
-                &context.encode(WRAP_LABEL),
-                (&mut payload[..]).into(),
-                &tag.into(),
-            )
-            .map_err(|_| unverified())?;
-        Ok(Secret::copied_from(&payload))
+        root.unwrap(&wrap, context).map_err(|_| unverified())
     }
 
     async fn sign(&self, statement: &[u8]) -> Result<Vec<u8>> {
@@ -218,17 +188,6 @@ impl Kms for LocalKms {
     /// Whether the root-key file is there and is ours alone; nothing is read of it.
     fn ready(&self) -> Result<()> {
         open_private(&self.root).map(|_| ())
-    }
-}
-
-struct Root {
-    id: [u8; 16],
-    key: Secret,
-}
-
-impl Root {
-    fn cipher(&self) -> Xaes256Gcm {
-        Xaes256Gcm::new(self.key.expose().into())
     }
 }
 

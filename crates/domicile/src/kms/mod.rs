@@ -1,12 +1,17 @@
 //! Key services: where root keys live, and the only thing that wraps a branch key.
 
+#[cfg(any(test, feature = "testing"))]
+mod fake;
 mod local;
+mod root;
 
 use std::fmt;
 use std::str::FromStr;
 
 use async_trait::async_trait;
 
+#[cfg(any(test, feature = "testing"))]
+pub use fake::{Answer, FakeKms, Gate, KeyStatus, Operation};
 pub use local::LocalKms;
 
 use crate::context::EncryptionContext;
