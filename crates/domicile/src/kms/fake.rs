@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use ed25519_dalek::{Signer, SigningKey};
 use tokio::sync::watch;
 
-use super::root::{Root, RootId, Wrap};
+use super::root::{Root, RootId, Wrap, old_root};
 use super::{Kms, KmsDescription, VerifyingKey};
 use crate::context::EncryptionContext;
 use crate::error::{Code, Error, Result};
@@ -53,12 +53,26 @@ pub enum Operation {
     Sign,
     /// [`Kms::describe`].
     Describe,
+    /// [`Kms::rotate_root`].
+    RotateRoot,
+    /// [`Kms::retire_root`].
+    RetireRoot,
+    /// [`Kms::probe`].
+    Probe,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Operation; 5] =
-        [Operation::Generate, Operation::Wrap, Operation::Unwrap, Operation::Sign, Operation::Describe];
+    pub const ALL: [Operation; 8] = [
+        Operation::Generate,
+        Operation::Wrap,
+        Operation::Unwrap,
+        Operation::Sign,
+        Operation::Describe,
+        Operation::RotateRoot,
+        Operation::RetireRoot,
+        Operation::Probe,
+    ];
 }
 
 /// How one call is answered.
@@ -316,6 +330,39 @@ impl Kms for FakeKms {
             verifying_key: VerifyingKey::Ed25519(*self.inner.signing.verifying_key().as_bytes()),
         })
     }
+
+    fn root_of(&self, wrap: &[u8]) -> Option<String> {
+        Wrap::decode(wrap).ok().map(|wrap| hex::encode(&wrap.root))
+    }
+
+    /// Known without a call, and not counted as one.
+    async fn current_root(&self) -> Result<String> {
+        let root = self.state().roots.first().map(|root| hex::encode(&root.id));
+        root.ok_or_else(|| no_root(&self.inner.region))
+    }
+
+    async fn rotate_root(&self) -> Result<String> {
+        let spoilt = self.begin(Operation::RotateRoot, None).await?;
+        let root = Root::random(&*self.inner.randomness)?;
+        let id = hex::encode(&spoilt.bytes(root.id.to_vec()));
+        self.state().roots.insert(0, root);
+        Ok(id)
+    }
+
+    async fn retire_root(&self, id: &str) -> Result<()> {
+        let Spoilt(spoilt) = self.begin(Operation::RetireRoot, None).await?;
+        let mut state = self.state();
+        let at = old_root(&state.roots, id)?;
+        // Malformed: it says that it did.
+        if !spoilt {
+            state.roots.remove(at);
+        }
+        Ok(())
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.begin(Operation::Probe, None).await.map(|_| ())
+    }
 }
 
 /// A clock that a test moves by hand, and on which delayed calls wait. Clones are one clock.
@@ -403,6 +450,15 @@ mod tests {
         FakeKms::new("eu-central-1".parse().unwrap()).unwrap()
     }
 
+    impl FakeKms {
+        /// Adds one that is not current.
+        fn add_root(&self, root: Root) -> RootId {
+            let id = root.id;
+            self.state().roots.push(root);
+            id
+        }
+    }
+
     fn context() -> EncryptionContext {
         EncryptionContext {
             region: "eu-central-1".parse().unwrap(),
@@ -426,6 +482,12 @@ mod tests {
             }
             Operation::Sign => kms.sign(b"a statement").await.map(|_| ()),
             Operation::Describe => kms.describe().await.map(|_| ()),
+            Operation::RotateRoot => kms.rotate_root().await.map(|_| ()),
+            Operation::RetireRoot => {
+                let id = hex::encode(&kms.add_root(Root::random(&OsRandom)?));
+                kms.retire_root(&id).await
+            }
+            Operation::Probe => kms.probe().await,
         }
     }
 
@@ -436,6 +498,7 @@ mod tests {
     #[tokio::test]
     async fn it_keeps_what_a_key_service_promises() {
         super::super::conformance(&kms()).await.unwrap();
+        super::super::conformance_of_rotation(&kms()).await.unwrap();
     }
 
     #[tokio::test]

@@ -185,6 +185,18 @@ impl Kms for LocalKms {
         })
     }
 
+    fn root_of(&self, wrap: &[u8]) -> Option<String> {
+        Wrap::decode(wrap).ok().map(|wrap| hex::encode(&wrap.root))
+    }
+
+    async fn current_root(&self) -> Result<String> {
+        Ok(hex::encode(&self.read_root()?.id))
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.read_root().map(|_| ())
+    }
+
     /// Whether the root-key file is there and is ours alone; nothing is read of it.
     fn ready(&self) -> Result<()> {
         open_private(&self.root).map(|_| ())

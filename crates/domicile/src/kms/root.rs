@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::context::EncryptionContext;
 use crate::engine::Unverified;
 use crate::error::{Code, Error, Result};
+use crate::hex;
 use crate::random::Randomness;
 use crate::secret::Secret;
 use crate::wire::{Decoder, Malformed};
@@ -53,6 +54,16 @@ impl Root {
             return Err(Unverified);
         }
         open(&self.key, &context.encode(WRAP_LABEL), &wrap.sealed)
+    }
+}
+
+/// Where an old root with this id is among roots of which the first is current.
+pub(super) fn old_root(roots: &[Root], id: &str) -> Result<usize> {
+    match roots.iter().position(|root| hex::encode(&root.id) == id) {
+        Some(0) => Err(Error::new(Code::ArgumentInvalid, "the current root key is not dropped")
+            .advise("rotate first, and rewrap what lies under it")),
+        Some(at) => Ok(at),
+        None => Err(Error::new(Code::ArgumentInvalid, "there is no root key with this id")),
     }
 }
 
