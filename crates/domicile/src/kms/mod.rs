@@ -6,9 +6,9 @@ mod conformance;
 mod fake;
 mod local;
 mod root;
+mod verifying_key;
 
 use std::fmt;
-use std::str::FromStr;
 
 use async_trait::async_trait;
 
@@ -17,11 +17,10 @@ pub use conformance::{conformance, conformance_in, conformance_of_rotation};
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{Answer, FakeKms, Gate, KeyStatus, Operation};
 pub use local::LocalKms;
+pub use verifying_key::{VerifyingKey, low_s};
 
 use crate::context::EncryptionContext;
-use crate::engine::Unverified;
 use crate::error::{Code, Error, Result};
-use crate::hex;
 use crate::secret::Secret;
 
 /// The key service of one region.
@@ -127,49 +126,4 @@ pub struct KmsDescription {
     pub root: String,
     /// Verifies what the service signed.
     pub verifying_key: VerifyingKey,
-}
-
-/// The public half of a region's signing key, pinned in the configuration of every host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum VerifyingKey {
-    /// Ed25519 (RFC 8032), verified strictly: low-order points and non-canonical values are refused.
-    Ed25519([u8; 32]),
-}
-
-impl VerifyingKey {
-    /// Checks a signature over a statement.
-    ///
-    /// # Errors
-    /// [`Unverified`] and nothing more.
-    pub fn verify(&self, statement: &[u8], signature: &[u8]) -> Result<(), Unverified> {
-        match self {
-            VerifyingKey::Ed25519(bytes) => {
-                let key = ed25519_dalek::VerifyingKey::from_bytes(bytes).map_err(|_| Unverified)?;
-                let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| Unverified)?;
-                key.verify_strict(statement, &signature).map_err(|_| Unverified)
-            }
-        }
-    }
-}
-
-impl fmt::Display for VerifyingKey {
-    /// Shows `ed25519:` and 64 hexadecimal digits.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            VerifyingKey::Ed25519(bytes) => write!(f, "ed25519:{}", hex::encode(bytes)),
-        }
-    }
-}
-
-impl FromStr for VerifyingKey {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let bytes = text.strip_prefix("ed25519:").and_then(hex::decode);
-        bytes.map(VerifyingKey::Ed25519).ok_or_else(|| {
-            Error::new(Code::ConfigInvalid, "not a verifying key")
-                .rule("a verifying key is written ed25519: and 64 hexadecimal digits")
-        })
-    }
 }
