@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use crate::audit::{AuditChain, Event, EventKind};
 use crate::choosing::{ChoiceReport, Homes};
-use crate::config::{Config, KmsConfig, Url};
+use crate::config::{Config, Url};
 use crate::engine::{Engine, Engines, Suite};
 use crate::error::{Code, Error, Result};
 use crate::guard::{Action, Guard, Permit};
 use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
 use crate::keyring::{Keyring, RegionKeys};
-#[cfg(feature = "sqlite")]
-use crate::kms::Kms;
-use crate::kms::LocalKms;
 use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::period::{Period, PeriodUnit};
 use crate::random::{OsRandom, Randomness};
@@ -182,12 +179,8 @@ impl Domicile {
         };
         let mut builder = Self::builder(config.here().region.clone(), Arc::new(store(config.homes())?));
         for region in config.regions().values() {
-            let kms = region.kms.as_ref().map(|kms| match kms {
-                KmsConfig::Local { root, signing } => {
-                    let kms = LocalKms::new(region.place.region.clone(), root.clone(), signing.clone());
-                    Arc::new(kms) as Arc<dyn Kms>
-                }
-            });
+            let kms = region.kms.as_ref().map(|kms| kms.open(&region.place.region)).transpose();
+            let kms = kms.map_err(|error| error.at(config.path().display().to_string()))?;
             builder = builder.region(KnownRegion {
                 place: region.place.clone(),
                 verifying_key: region.signing_key,
@@ -211,9 +204,7 @@ impl Domicile {
     #[cfg(not(feature = "sqlite"))]
     #[expect(clippy::unused_async, reason = "the same signature as with a store")]
     pub async fn from_config(config: &Config) -> Result<Self> {
-        let (KmsConfig::Local { .. }, Url::Sqlite(path)) =
-            (KmsConfig::Local { root: "".into(), signing: "".into() }, config.homes());
-        let _ = LocalKms::new;
+        let Url::Sqlite(path) = config.homes();
         Err(Error::new(Code::ConfigInvalid, "this build has no SQLite store")
             .at(path.display().to_string())
             .advise("build with the feature `sqlite`, or bring a store with Domicile::builder"))

@@ -1,10 +1,13 @@
 //! Key services: where root keys live, and the only thing that wraps a branch key.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(any(test, feature = "testing"))]
 mod conformance;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
 mod local;
+mod options;
 mod root;
 mod verifying_key;
 
@@ -12,11 +15,14 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "aws")]
+pub use aws::AwsKms;
 #[cfg(any(test, feature = "testing"))]
 pub use conformance::{conformance, conformance_in, conformance_of_rotation};
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{Answer, FakeKms, Gate, KeyStatus, Operation};
 pub use local::LocalKms;
+pub use options::AwsOptions;
 pub use verifying_key::{VerifyingKey, low_s};
 
 use crate::context::EncryptionContext;
@@ -120,7 +126,7 @@ pub trait Kms: Send + Sync + fmt::Debug {
 /// Which keys a key service holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KmsDescription {
-    /// The kind of service: `local`.
+    /// The kind of service: `local`, `aws`.
     pub provider: &'static str,
     /// The root key's id, as it stands beside each wrap.
     pub root: String,
