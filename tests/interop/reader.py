@@ -255,14 +255,19 @@ class Place:
 
     # ------------------------------------------------------------ keys
 
-    def root_key(self, region):
-        # KEY-1, KEY-2
+    def root_keys(self, region):
+        # KEY-1, KEY-2, KEY-22; one under a passphrase (KEY-23) is not opened here
         if region.name not in self.roots:
-            match = read_key_file(region.root_path, rb"domicile root key v1\nregion ([^\n]+)\nid ([0-9a-f]{32})\nkey ([0-9a-f]{64})\ncheck ([0-9a-f]{64})\n")
-            identity, key, check = (bytes.fromhex(match[i].decode()) for i in (2, 3, 4))
+            one = rb"id ([0-9a-f]{32})\nkey ([0-9a-f]{64})\ncheck ([0-9a-f]{64})\n"
+            match = read_key_file(region.root_path, rb"domicile root key v1\nregion ([^\n]+)\n((?:" + one + rb"){1,12})")
             need(match[1] == octets(region.name), "the root key is another region's")
-            need(same(check, hkdf(key, identity, parts(b"domicile/v1/local-root-check", match[1]), 32)), "the root key fails its check")
-            self.roots[region.name] = identity, key
+            roots = {}
+            for fields in re.findall(one, match[2]):
+                identity, key, check = (bytes.fromhex(field.decode()) for field in fields)
+                need(identity not in roots, "two root keys have one id")
+                need(same(check, hkdf(key, identity, parts(b"domicile/v1/local-root-check", match[1]), 32)), "a root key fails its check")
+                roots[identity] = key
+            self.roots[region.name] = roots
         return self.roots[region.name]
 
     def check_signing_key(self, region):
@@ -282,8 +287,8 @@ class Place:
             wrap = Cursor(fields.take(fields.number(2)), "wrap")
             fields.end()
             need(wrap.number(1) == 1, "wrap: unknown version")
-            identity, key = self.root_key(region)
-            need(wrap.take(16) == identity, "wrap: of another root key")
+            key = self.root_keys(region).get(wrap.take(16))
+            need(key, "wrap: of another root key")
             nonce, sealed = wrap.take(24), wrap.take(48)
             wrap.end()
             context = {"domicile:generation": str(row.generation), "domicile:kind": "branch-key", "domicile:owner": "_region",

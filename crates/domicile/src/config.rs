@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::files;
-use crate::kms::{AwsOptions, Kms, LocalKms, VerifyingKey};
+use crate::kms::{AwsOptions, Kms, LocalKms, PassphraseSource, VerifyingKey};
 use crate::period::PeriodUnit;
 use crate::region::{Jurisdiction, Place, Region};
 use crate::scope::RecordType;
@@ -83,6 +83,8 @@ pub enum KmsConfig {
         root: PathBuf,
         /// The signing-key file.
         signing: PathBuf,
+        /// Where the passphrase over the root-key file comes from, if it is under one.
+        passphrase: Option<PassphraseSource>,
     },
     /// AWS KMS, in builds with the feature `aws`.
     Aws(AwsOptions),
@@ -264,8 +266,12 @@ impl KmsConfig {
     /// [`ConfigInvalid`](Code::ConfigInvalid) when its options make no sense, or this build does not have it.
     pub fn open(&self, region: &Region) -> Result<Arc<dyn Kms>> {
         match self {
-            KmsConfig::Local { root, signing } => {
-                Ok(Arc::new(LocalKms::new(region.clone(), root.clone(), signing.clone())))
+            KmsConfig::Local { root, signing, passphrase } => {
+                let kms = LocalKms::new(region.clone(), root.clone(), signing.clone());
+                Ok(Arc::new(match passphrase {
+                    Some(passphrase) => kms.under(passphrase.clone()),
+                    None => kms,
+                }))
             }
             #[cfg(feature = "aws")]
             KmsConfig::Aws(options) => {
@@ -280,9 +286,14 @@ impl KmsConfig {
 
     fn resolved(self, directory: &Path) -> Self {
         match self {
-            KmsConfig::Local { root, signing } => {
-                KmsConfig::Local { root: directory.join(root), signing: directory.join(signing) }
-            }
+            KmsConfig::Local { root, signing, passphrase } => KmsConfig::Local {
+                root: directory.join(root),
+                signing: directory.join(signing),
+                passphrase: passphrase.map(|source| match source {
+                    PassphraseSource::File(path) => PassphraseSource::File(directory.join(path)),
+                    other => other,
+                }),
+            },
             KmsConfig::Aws(options) => KmsConfig::Aws(options),
         }
     }
@@ -377,7 +388,30 @@ mod tests {
                 .unwrap();
         assert_eq!(config.homes(), &Url::Sqlite("/etc/s.db".into()));
         let kms = config.regions()[&"eu".parse().unwrap()].kms.clone().unwrap();
-        assert_eq!(kms, KmsConfig::Local { root: "/etc/k/eu".into(), signing: "/s/eu".into() });
+        assert_eq!(
+            kms,
+            KmsConfig::Local { root: "/etc/k/eu".into(), signing: "/s/eu".into(), passphrase: None }
+        );
+        for (written, expected) in [
+            ("{ file = \"p\" }", PassphraseSource::File("/etc/p".into())),
+            ("{ env = \"P\" }", PassphraseSource::Env("P".into())),
+        ] {
+            let kms = format!(
+                "kms = {{ provider = \"local\", root = \"r\", signing = \"s\", passphrase = {written} }}\n"
+            );
+            let config = with(|text| text + &kms).unwrap();
+            let Some(KmsConfig::Local { passphrase, .. }) = &config.regions()[&"eu".parse().unwrap()].kms
+            else {
+                panic!("{written}");
+            };
+            assert_eq!(passphrase.as_ref(), Some(&expected));
+        }
+        // Nobody writes a passphrase into a configuration.
+        assert!(
+            with(|text| text
+                + "kms = { provider = \"local\", root = \"r\", signing = \"s\", passphrase = \"p\" }\n")
+            .is_err()
+        );
     }
 
     #[test]

@@ -8,7 +8,9 @@ mod conformance;
 mod fake;
 mod local;
 mod options;
+mod passphrase;
 mod root;
+mod root_file;
 mod verifying_key;
 
 use std::fmt;
@@ -23,6 +25,7 @@ pub use conformance::{conformance, conformance_in, conformance_of_rotation};
 pub use fake::{Answer, FakeKms, Gate, KeyStatus, Operation};
 pub use local::LocalKms;
 pub use options::AwsOptions;
+pub use passphrase::{PassphraseCost, PassphraseSource};
 pub use verifying_key::{VerifyingKey, low_s};
 
 use crate::context::EncryptionContext;
