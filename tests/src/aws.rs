@@ -83,7 +83,7 @@ impl Moto {
     /// Makes a key, and returns its ARN.
     pub async fn key(&self, region: &str, options: &Value) -> String {
         let answer = self.ask(region, "CreateKey", options).await;
-        answer["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
+        answer.pointer("/KeyMetadata/Arn").and_then(Value::as_str).unwrap().to_owned()
     }
 
     /// Makes a root key and a signing key, and returns how they are reached.
@@ -117,6 +117,7 @@ pub fn aws_kms(region: &str, options: AwsOptions) -> AwsKms {
 
 /// One answer of a [`Scripted`] server.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Reply {
     /// A status and a body.
     Json(u16, Value),
