@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -96,7 +98,32 @@ ED_P = 2**255 - 19
 ED_Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
 ED_SMALL = {0, 1, ED_P - 1, ED_Y8, ED_P - ED_Y8}
 
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+def public_key(text, what):
+    """What verifies a region's signatures: ("ed25519", 32 octets) or ("p256", a point)."""
+    scheme, _, digits = text.partition(":")
+    need((scheme, len(digits)) in (("ed25519", 64), ("p256", 66)) and re.fullmatch("[0-9a-f]+", digits), what)
+    if scheme == "ed25519":
+        return scheme, bytes.fromhex(digits)
+    try:
+        return scheme, ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), bytes.fromhex(digits))
+    except ValueError:
+        raise Refused(what) from None
+
+def verify_ecdsa(public, message, signature, what):
+    # KEY-20
+    try:
+        r, s = decode_dss_signature(signature)
+        need(s <= P256_ORDER // 2 and encode_dss_signature(r, s) == signature, f"{what}: not the one encoding of a signature")
+        public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+    except (ValueError, InvalidSignature):
+        raise Refused(f"{what}: the signature does not verify") from None
+
 def verify_signature(public, message, signature, what):
+    scheme, public = public
+    if scheme == "p256":
+        return verify_ecdsa(public, message, signature, what)
     need(len(signature) == 64, f"{what}: a signature has 64 octets")
     for point in (public, signature[:32]):
         y = int.from_bytes(point, "little") & (1 << 255) - 1
@@ -191,11 +218,10 @@ class Place:
             config = tomllib.load(file)
         self.regions = {}
         for name, entry in config["regions"].items():
-            scheme, _, public = entry["signing_key"].partition(":")
-            need(scheme == "ed25519" and re.fullmatch("[0-9a-f]{64}", public), f"signing key of {name}")
+            public = public_key(entry["signing_key"], f"signing key of {name}")
             kms = entry["kms"]
             need(kms["provider"] == "local", f"no such key service: {kms['provider']}")
-            self.regions[name] = Region(name, entry["jurisdiction"], bytes.fromhex(public), os.path.join(base, kms["root"]), os.path.join(base, kms["signing"]))
+            self.regions[name] = Region(name, entry["jurisdiction"], public, os.path.join(base, kms["root"]), os.path.join(base, kms["signing"]))
         self.here = self.regions.get(config.get("here"))
         need(config["store"].startswith("sqlite://"), "only sqlite stores are known")
         self.read_store(os.path.join(base, config["store"][len("sqlite://"):]))
@@ -229,21 +255,26 @@ class Place:
 
     # ------------------------------------------------------------ keys
 
-    def root_key(self, region):
-        # KEY-1, KEY-2
+    def root_keys(self, region):
+        # KEY-1, KEY-2, KEY-22; one under a passphrase (KEY-23) is not opened here
         if region.name not in self.roots:
-            match = read_key_file(region.root_path, rb"domicile root key v1\nregion ([^\n]+)\nid ([0-9a-f]{32})\nkey ([0-9a-f]{64})\ncheck ([0-9a-f]{64})\n")
-            identity, key, check = (bytes.fromhex(match[i].decode()) for i in (2, 3, 4))
+            one = rb"id ([0-9a-f]{32})\nkey ([0-9a-f]{64})\ncheck ([0-9a-f]{64})\n"
+            match = read_key_file(region.root_path, rb"domicile root key v1\nregion ([^\n]+)\n((?:" + one + rb"){1,12})")
             need(match[1] == octets(region.name), "the root key is another region's")
-            need(same(check, hkdf(key, identity, parts(b"domicile/v1/local-root-check", match[1]), 32)), "the root key fails its check")
-            self.roots[region.name] = identity, key
+            roots = {}
+            for fields in re.findall(one, match[2]):
+                identity, key, check = (bytes.fromhex(field.decode()) for field in fields)
+                need(identity not in roots, "two root keys have one id")
+                need(same(check, hkdf(key, identity, parts(b"domicile/v1/local-root-check", match[1]), 32)), "a root key fails its check")
+                roots[identity] = key
+            self.roots[region.name] = roots
         return self.roots[region.name]
 
     def check_signing_key(self, region):
         # KEY-3
         match = read_key_file(region.signing_path, rb"domicile signing key v1\nregion ([^\n]+)\nkey ([0-9a-f]{64})\npublic ([0-9a-f]{64})\n")
         derived = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(match[2].decode())).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        need(match[1] == octets(region.name) and derived == bytes.fromhex(match[3].decode()) == region.public, f"the signing key of {region.name} is another")
+        need(match[1] == octets(region.name) and derived == bytes.fromhex(match[3].decode()) and region.public == ("ed25519", derived), f"the signing key of {region.name} is another")
 
     def branch_key(self, region, month, version):
         # KEY-5, KEY-6, KEY-8
@@ -256,8 +287,8 @@ class Place:
             wrap = Cursor(fields.take(fields.number(2)), "wrap")
             fields.end()
             need(wrap.number(1) == 1, "wrap: unknown version")
-            identity, key = self.root_key(region)
-            need(wrap.take(16) == identity, "wrap: of another root key")
+            key = self.root_keys(region).get(wrap.take(16))
+            need(key, "wrap: of another root key")
             nonce, sealed = wrap.take(24), wrap.take(48)
             wrap.end()
             context = {"domicile:generation": str(row.generation), "domicile:kind": "branch-key", "domicile:owner": "_region",

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::files;
-use crate::kms::{Agreement, VerifyingKey};
+use crate::kms::{Agreement, AwsOptions, Kms, LocalKms, PassphraseSource, VerifyingKey};
 use crate::period::PeriodUnit;
 use crate::region::{Jurisdiction, Place, Region};
 use crate::retention::{self, Retention};
@@ -108,7 +109,11 @@ pub enum KmsConfig {
         root: PathBuf,
         /// The signing-key file.
         signing: PathBuf,
+        /// Where the passphrase over the root-key file comes from, if it is under one.
+        passphrase: Option<PassphraseSource>,
     },
+    /// AWS KMS, in builds with the feature `aws`.
+    Aws(AwsOptions),
 }
 
 /// Where a store is.
@@ -382,11 +387,41 @@ impl Config {
 }
 
 impl KmsConfig {
+    /// The key service of a region. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](Code::ConfigInvalid) when its options make no sense, or this build does not have it.
+    pub fn open(&self, region: &Region) -> Result<Arc<dyn Kms>> {
+        match self {
+            KmsConfig::Local { root, signing, passphrase } => {
+                let kms = LocalKms::new(region.clone(), root.clone(), signing.clone());
+                Ok(Arc::new(match passphrase {
+                    Some(passphrase) => kms.under(passphrase.clone()),
+                    None => kms,
+                }))
+            }
+            #[cfg(feature = "aws")]
+            KmsConfig::Aws(options) => {
+                Ok(Arc::new(crate::kms::AwsKms::new(region.clone(), options.clone())?))
+            }
+            #[cfg(not(feature = "aws"))]
+            KmsConfig::Aws(_) => Err(Error::new(Code::ConfigInvalid, "this build has no AWS KMS")
+                .at(format!("regions.{region}.kms"))
+                .advise("build with the feature `aws`")),
+        }
+    }
+
     fn resolved(self, directory: &Path) -> Self {
         match self {
-            KmsConfig::Local { root, signing } => {
-                KmsConfig::Local { root: directory.join(root), signing: directory.join(signing) }
-            }
+            KmsConfig::Local { root, signing, passphrase } => KmsConfig::Local {
+                root: directory.join(root),
+                signing: directory.join(signing),
+                passphrase: passphrase.map(|source| match source {
+                    PassphraseSource::File(path) => PassphraseSource::File(directory.join(path)),
+                    other => other,
+                }),
+            },
+            KmsConfig::Aws(options) => KmsConfig::Aws(options),
         }
     }
 }
@@ -565,7 +600,55 @@ mod tests {
                 .unwrap();
         assert_eq!(config.homes(), &Url::Sqlite("/etc/s.db".into()));
         let kms = config.regions()[&"eu".parse().unwrap()].kms.clone().unwrap();
-        assert_eq!(kms, KmsConfig::Local { root: "/etc/k/eu".into(), signing: "/s/eu".into() });
+        assert_eq!(
+            kms,
+            KmsConfig::Local { root: "/etc/k/eu".into(), signing: "/s/eu".into(), passphrase: None }
+        );
+        for (written, expected) in [
+            ("{ file = \"p\" }", PassphraseSource::File("/etc/p".into())),
+            ("{ env = \"P\" }", PassphraseSource::Env("P".into())),
+        ] {
+            let kms = format!(
+                "kms = {{ provider = \"local\", root = \"r\", signing = \"s\", passphrase = {written} }}\n"
+            );
+            let config = with(|text| text + &kms).unwrap();
+            let Some(KmsConfig::Local { passphrase, .. }) = &config.regions()[&"eu".parse().unwrap()].kms
+            else {
+                panic!("{written}");
+            };
+            assert_eq!(passphrase.as_ref(), Some(&expected));
+        }
+        // Nobody writes a passphrase into a configuration.
+        assert!(
+            with(|text| text
+                + "kms = { provider = \"local\", root = \"r\", signing = \"s\", passphrase = \"p\" }\n")
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn keys_at_aws_are_named_by_their_arns() {
+        let arn = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+        let kms = |more: &str| {
+            let kms =
+                format!("kms = {{ provider = \"aws\", root = \"{arn}\", signing = \"{arn}\"{more} }}\n");
+            with(move |text| text + &kms).map(|config| config.regions()[&"eu".parse().unwrap()].kms.clone())
+        };
+        let plain = AwsOptions::new(arn, arn);
+        assert_eq!(kms("").unwrap(), Some(KmsConfig::Aws(plain.clone())));
+        let full = kms(&format!(
+            ", former = [\"{arn}\"], multi_region = [\"{arn}\"], endpoint = \"https://e\", profile = \"p\", role = \"r\""
+        ));
+        let (former, multi_region) = (vec![arn.to_owned()], vec![arn.to_owned()]);
+        let (endpoint, profile, role) = (Some("https://e".into()), Some("p".into()), Some("r".into()));
+        let options = AwsOptions { former, multi_region, endpoint, profile, role, ..plain.clone() };
+        assert_eq!(full.unwrap(), Some(KmsConfig::Aws(options)));
+        // A name that is not known may be a misspelt rule: it is never passed over.
+        assert!(kms(", multiregion = []").is_err());
+        assert_eq!(
+            KmsConfig::Aws(plain).open(&"us-east-1".parse().unwrap()).unwrap_err().code(),
+            Code::ConfigInvalid
+        );
     }
 
     #[test]

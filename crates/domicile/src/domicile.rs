@@ -13,7 +13,7 @@ use crate::export::Export;
 use crate::guard::{Action, Guard, Permit};
 use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
 use crate::keyring::{Ages, Follower, Keyring, RegionParts, ReplayReport};
-use crate::kms::{Custody, Holder, Kms, LocalKms};
+use crate::kms::{Custody, Holder};
 use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::ledger::Ledger;
 use crate::period::{Period, PeriodUnit};
@@ -25,15 +25,6 @@ use crate::scope::{RecordType, Scope, TenantId};
 use crate::store::{self, HomeRegistry, SignedChoices};
 use crate::time::{Clock, SystemClock, Time};
 use crate::witness::Witness;
-
-/// The key service that a configuration describes.
-fn key_service(region: &Region, config: &KmsConfig) -> Arc<dyn Kms> {
-    match config {
-        KmsConfig::Local { root, signing } => {
-            Arc::new(LocalKms::new(region.clone(), root.clone(), signing.clone()))
-        }
-    }
-}
 
 /// Regions, homes, keys and audit of one process that knows where it is. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -259,14 +250,17 @@ impl Domicile {
         let mut builder = Self::builder(config.here().region.clone(), store(config.homes())?.homes);
         for region in config.regions().values() {
             let name = &region.place.region;
-            let kms = region.kms.as_ref().map(|kms| key_service(name, kms));
+            let open = |kms: &KmsConfig| {
+                kms.open(name).map_err(|error| error.at(config.path().display().to_string()))
+            };
+            let kms = region.kms.as_ref().map(open).transpose()?;
             let custodies = region.tenants.iter().map(|(tenant, custody)| (Some(tenant.clone()), custody));
             for (tenant, custody) in region.custody.iter().map(|custody| (None, custody)).chain(custodies) {
-                let holder = |(holder, kms): (&String, &KmsConfig)| Holder {
-                    name: holder.clone(),
-                    kms: key_service(name, kms),
+                let holder = |(holder, kms): (&String, &KmsConfig)| {
+                    Ok(Holder { name: holder.clone(), kms: open(kms)? })
                 };
-                let custody = Custody::of(custody.agreement, custody.holders.iter().map(holder).collect())
+                let holders = custody.holders.iter().map(holder).collect::<Result<_>>()?;
+                let custody = Custody::of(custody.agreement, holders)
                     .map_err(|error| error.at(format!("regions.{name}")))?;
                 builder = builder.custody(name.clone(), tenant, custody);
             }

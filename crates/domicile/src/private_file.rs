@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::files;
 
 /// No key file is longer.
-const FILE_BYTES_MAX: usize = 4096;
+pub(crate) const FILE_BYTES_MAX: usize = 4096;
 
 /// Reads `format`, whose key it is and the named fields, one a line, in this order and nothing else.
 pub(crate) fn fields<'a, const N: usize>(
@@ -106,7 +106,8 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn unavailable(path: &Path, source: io::Error) -> Error {
+/// A key file that cannot be read.
+pub(crate) fn unavailable(path: &Path, source: io::Error) -> Error {
     let advice = match source.kind() {
         io::ErrorKind::NotFound => "bring the file here only if this host may open records of its region",
         _ => "run as the user that owns the file; symbolic links are refused",

@@ -240,7 +240,8 @@ pub(crate) async fn expire(common: &Common, expire: &KeyExpire, report: &Report)
         let mut lines: Vec<_> = json.due.iter().map(row).collect();
         match &json.destroyed {
             None => {
-                lines.push(format!("{} due; nothing was destroyed", counted(json.due.len() as u64, "period")))
+                lines
+                    .push(format!("{} due; nothing was destroyed", counted(json.due.len() as u64, "period")));
             }
             Some(destroyed) if destroyed.keys == 0 => lines.push("nothing was destroyed".to_owned()),
             Some(destroyed) => {

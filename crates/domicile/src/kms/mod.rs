@@ -1,26 +1,43 @@
 //! Key services: where root keys live, and the only thing that wraps a branch key.
 
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(any(test, feature = "testing"))]
+mod conformance;
 mod custody;
+#[cfg(any(test, feature = "testing"))]
+mod fake;
 mod local;
+mod options;
+mod passphrase;
+mod root;
+mod root_file;
+mod verifying_key;
 
 use std::fmt;
-use std::str::FromStr;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "aws")]
+pub use aws::AwsKms;
+#[cfg(any(test, feature = "testing"))]
+pub use conformance::{conformance, conformance_in, conformance_of_rotation};
 pub use custody::{Agreement, Custody, Holder};
+#[cfg(any(test, feature = "testing"))]
+pub use fake::{Answer, FakeKms, Gate, KeyStatus, Operation};
 pub use local::LocalKms;
+pub use options::AwsOptions;
+pub use passphrase::{PassphraseCost, PassphraseSource};
+pub use verifying_key::{VerifyingKey, low_s};
 
 use crate::context::EncryptionContext;
-use crate::engine::Unverified;
 use crate::error::{Code, Error, Result};
-use crate::hex;
 use crate::secret::Secret;
 
 /// The key service of one region.
 ///
-/// Guarantees that every implementation gives and that [`conformance`] holds it to: the root key never
-/// leaves the service; a wrap opens under the same context alone, and a changed one not at all; an error
+/// Guarantees that every implementation gives, and that the suite `conformance` (feature `testing`) holds it
+/// to: the root key never leaves the service; a wrap opens under the same context alone, and a changed one not at all; an error
 /// tells being out of reach ([`KmsUnavailable`](Code::KmsUnavailable)) from a denial
 /// ([`KmsDenied`](Code::KmsDenied)), because an outage may be waited out and a denial must not be.
 ///
@@ -57,6 +74,51 @@ pub trait Kms: Send + Sync + fmt::Debug {
     /// The service is out of reach or says no.
     async fn describe(&self) -> Result<KmsDescription>;
 
+    /// The root key that a wrap says it lies under, read off the wrap; none where it does not say. With
+    /// [`current_root`](Self::current_root), rotation knows which wraps to renew before any call.
+    fn root_of(&self, wrap: &[u8]) -> Option<String> {
+        let _ = wrap;
+        None
+    }
+
+    /// The root key that new wraps lie under, as [`root_of`](Self::root_of) names it. Asks the service at most once.
+    ///
+    /// # Errors
+    /// The service is out of reach or says no.
+    async fn current_root(&self) -> Result<String> {
+        Ok(self.describe().await?.root)
+    }
+
+    /// Makes a new version of the root key, and returns its id: new wraps lie under it, and old ones open as long as
+    /// theirs is kept.
+    ///
+    /// # Errors
+    /// [`ArgumentInvalid`](Code::ArgumentInvalid) where a root key is made by the operator, and named in the
+    /// configuration; what stands in the way otherwise.
+    async fn rotate_root(&self) -> Result<String> {
+        Err(Error::new(Code::ArgumentInvalid, "this key service makes no root keys by itself")
+            .advise("make a key in the service, name it as `root`, and the one before it under `former`"))
+    }
+
+    /// Drops an old version of the root key: whatever still lies under it, in whatever copy, opens no more.
+    ///
+    /// # Errors
+    /// [`ArgumentInvalid`](Code::ArgumentInvalid) for the current root, one that is not there, or where the operator
+    /// destroys root keys; what stands in the way otherwise.
+    async fn retire_root(&self, id: &str) -> Result<()> {
+        let _ = id;
+        Err(Error::new(Code::ArgumentInvalid, "this key service drops no root keys by itself")
+            .advise("schedule the deletion of the key in the service, and take it out of `former`"))
+    }
+
+    /// Asks whether this host's credentials could open wraps, and opens none.
+    ///
+    /// # Errors
+    /// The service is out of reach or says no.
+    async fn probe(&self) -> Result<()> {
+        self.ready()
+    }
+
     /// Whether a wrap could be opened here, as far as this host can tell without asking the service.
     ///
     /// # Errors
@@ -69,117 +131,10 @@ pub trait Kms: Send + Sync + fmt::Debug {
 /// Which keys a key service holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KmsDescription {
-    /// The kind of service: `local`.
+    /// The kind of service: `local`, `aws`.
     pub provider: &'static str,
     /// The root key's id, as it stands beside each wrap.
     pub root: String,
     /// Verifies what the service signed.
     pub verifying_key: VerifyingKey,
-}
-
-/// The public half of a region's signing key, pinned in the configuration of every host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum VerifyingKey {
-    /// Ed25519 (RFC 8032), verified strictly: low-order points and non-canonical values are refused.
-    Ed25519([u8; 32]),
-}
-
-impl VerifyingKey {
-    /// Checks a signature over a statement.
-    ///
-    /// # Errors
-    /// [`Unverified`] and nothing more.
-    pub fn verify(&self, statement: &[u8], signature: &[u8]) -> Result<(), Unverified> {
-        match self {
-            VerifyingKey::Ed25519(bytes) => {
-                let key = ed25519_dalek::VerifyingKey::from_bytes(bytes).map_err(|_| Unverified)?;
-                let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| Unverified)?;
-                key.verify_strict(statement, &signature).map_err(|_| Unverified)
-            }
-        }
-    }
-}
-
-impl fmt::Display for VerifyingKey {
-    /// Shows `ed25519:` and 64 hexadecimal digits.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            VerifyingKey::Ed25519(bytes) => write!(f, "ed25519:{}", hex::encode(bytes)),
-        }
-    }
-}
-
-impl FromStr for VerifyingKey {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let bytes = text.strip_prefix("ed25519:").and_then(hex::decode);
-        bytes.map(VerifyingKey::Ed25519).ok_or_else(|| {
-            Error::new(Code::ConfigInvalid, "not a verifying key")
-                .rule("a verifying key is written ed25519: and 64 hexadecimal digits")
-        })
-    }
-}
-
-/// Holds an implementation of [`Kms`] to the guarantees of the trait. Panics where it breaks one.
-///
-/// For tests of key services, ours and others'.
-///
-/// # Errors
-/// Whatever the service answers when it should have worked.
-#[expect(clippy::panic, clippy::missing_panics_doc, reason = "a conformance suite is a test")]
-pub async fn conformance(kms: &dyn Kms) -> Result<()> {
-    use crate::context::{KeyKind, Share};
-    let context = EncryptionContext {
-        region: "eu-central-1".parse()?,
-        owner: crate::scope::TenantId::REGION,
-        period: "2026-11".parse::<crate::period::Period>()?,
-        kind: KeyKind::Branch,
-        version: 1,
-        generation: 1,
-        share: None,
-    };
-    let (key, wrap) = kms.generate(&context).await?;
-    assert!(wrap.len() <= 4096, "a wrap has at most 4,096 bytes");
-    assert!(kms.unwrap(&wrap, &context).await?.same_as(&key), "a wrap opens to what was wrapped");
-
-    let again = kms.wrap(&key, &context).await?;
-    assert_ne!(again, wrap, "two wraps of one key differ");
-    assert!(kms.unwrap(&again, &context).await?.same_as(&key), "the second wrap opens too");
-    let (other, _) = kms.generate(&context).await?;
-    assert!(!other.same_as(&key), "two generated keys differ");
-
-    let elsewhere = [
-        EncryptionContext { region: "us-east-1".parse()?, ..context.clone() },
-        EncryptionContext { owner: "acme".parse()?, ..context.clone() },
-        EncryptionContext { period: "2026-12".parse::<crate::period::Period>()?, ..context.clone() },
-        EncryptionContext { kind: KeyKind::Tenant, ..context.clone() },
-        EncryptionContext { version: 2, ..context.clone() },
-        EncryptionContext { generation: 2, ..context.clone() },
-        EncryptionContext { share: Some(Share { index: 1, of: 2 }), ..context.clone() },
-    ];
-    for context in &elsewhere {
-        assert!(kms.unwrap(&wrap, context).await.is_err(), "a wrap opens under its own context alone");
-    }
-    for bit in 0..wrap.len() * 8 {
-        let mut flipped = wrap.clone();
-        if let Some(octet) = flipped.get_mut(bit / 8) {
-            *octet ^= 1 << (bit % 8);
-        }
-        assert!(kms.unwrap(&flipped, &context).await.is_err(), "bit {bit} of a wrap went unnoticed");
-    }
-    for length in 0..wrap.len() {
-        let cut = wrap.get(..length).unwrap_or_default();
-        assert!(kms.unwrap(cut, &context).await.is_err(), "a wrap cut to {length} bytes opened");
-    }
-    assert!(kms.unwrap(&[&wrap[..], &[0]].concat(), &context).await.is_err(), "an extended wrap opened");
-
-    let description = kms.describe().await?;
-    let signature = kms.sign(b"a statement").await?;
-    let Ok(()) = description.verifying_key.verify(b"a statement", &signature) else {
-        panic!("a signature verifies under the key that describe names");
-    };
-    assert_eq!(description.verifying_key.verify(b"another statement", &signature), Err(Unverified));
-    Ok(())
 }

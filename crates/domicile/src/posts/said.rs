@@ -24,7 +24,9 @@ impl Said for Enrolment {
 
     fn encode(&self) -> Result<Vec<u8>, Malformed> {
         let mut out = Encoder::new();
-        let VerifyingKey::Ed25519(key) = &self.public.key;
+        let VerifyingKey::Ed25519(key) = &self.public.key else {
+            return Err(Malformed { what: "a post's key, which is Ed25519", at: 0 });
+        };
         out.short(self.public.id.as_str().as_bytes(), "post")?.raw(key);
         PostScope::encode_list(&mut out, &self.scopes)?;
         Ok(out.finish())
