@@ -56,6 +56,7 @@ pub(super) async fn judge<S: Sql>(store: &S) -> Result<Versions> {
 }
 
 /// Writes the newest schema where there is nothing.
+#[cfg(feature = "sqlite")]
 pub(super) async fn create<S: Sql>(store: &S) -> Result<()> {
     migrate(store, Step::Expand, true).await.map(drop)
 }
