@@ -294,3 +294,24 @@ fn scripts_run_say_how_they_are_used_and_are_named_in_the_docs() {
         assert!(String::from_utf8_lossy(&wrong.stderr).contains(&format!("usage: {path}")), "{path}");
     }
 }
+
+/// Every metric is in the book, with its labels, and none of them names a tenant, a key or a person.
+#[test]
+fn metrics_are_in_the_book_and_name_nobody() {
+    let files = files();
+    let (source, page) = (&files["crates/domicile/src/observe.rs"], &files["docs/src/metrics.md"]);
+    let names = matches(r#""(domicile_[a-z_]+)""#, source);
+    assert!(names.len() > 5, "{names:?}");
+    assert_eq!(names, matches(r"(?m)^\| `(domicile_[a-z_]+)` \|", page));
+    let labels = matches(r#""([a-z]+)" =>"#, source);
+    let allowed = BTreeSet::from(["cache", "cause", "code", "operation", "outcome", "region"]);
+    assert_eq!(labels, allowed);
+    for label in labels {
+        assert!(page.contains(&format!("`{label}`")), "{label}");
+    }
+    // Nowhere else is anything counted.
+    for (path, text) in below(&files, "crates/", ".rs") {
+        let counts = text.contains("metrics::") && path != "crates/domicile/src/observe.rs";
+        assert!(!counts, "{path}");
+    }
+}

@@ -218,7 +218,8 @@ async fn roots_and_branches_are_rotated_without_a_lane_noticing() {
     let process = here.process().await;
     let bytes = sealed(&process).await.unwrap();
     let permit = async || process.permit_region(&region(REGION), manage()).await.unwrap();
-    let report = process.keyring().rewrap_branches(permit().await).await.unwrap();
+    let report = process.keyring().rotate_roots(permit().await, true).await.unwrap();
+    assert_eq!(report.roots.len(), 1);
     assert_eq!((report.rewrapped, here.rows(KeyKind::Branch).await), (1, vec![(1, KeyState::Active, 2)]));
     let report = process.keyring().rotate_branches(permit().await, true).await.unwrap();
     // acme's, globex's and the region's own key lie under the new one; nothing is left under the old one.
@@ -230,6 +231,27 @@ async fn roots_and_branches_are_rotated_without_a_lane_noticing() {
         assert_eq!(opened(domicile, &bytes).await.unwrap().1, "acmeglobex");
         assert_eq!(opened(domicile, &sealed(domicile).await.unwrap()).await.unwrap().1, "acmeglobex");
     }
+}
+
+#[tokio::test]
+async fn a_root_key_goes_when_nothing_lies_under_it_and_with_it_every_old_row() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let bytes = sealed(&process).await.unwrap();
+    let old = here.kms[0].current_root().await.unwrap();
+    let backup = here.memory.backup();
+    let permit = async || process.permit_region(&region(REGION), manage()).await.unwrap();
+    let early = process.keyring().retire_root(permit().await, &old).await.unwrap_err();
+    assert_eq!(early.code(), Code::ArgumentInvalid, "a branch key lies under it");
+    process.keyring().rotate_roots(permit().await, true).await.unwrap();
+    let again = process.keyring().rotate_roots(permit().await, false).await.unwrap();
+    assert_eq!((again.roots.len(), again.rewrapped), (0, 0), "done is done");
+    process.keyring().retire_root(permit().await, &old).await.unwrap();
+    assert_eq!(opened(&here.process().await, &bytes).await.unwrap().1, "acmeglobex");
+    // The old row, which a backup still holds, is noise.
+    here.memory.restore(&backup);
+    std::fs::remove_file(here._directory.path().join("seen")).unwrap();
+    assert_eq!(obstacle(&here.process().await, &bytes).await, Some(Code::KmsDenied));
 }
 
 #[tokio::test]
@@ -253,7 +275,7 @@ async fn writers_erasures_and_rotations_at_once_lose_nothing() {
         for _ in 0..4 {
             process.keyring().rotate(process.permit(&acme(), manage()).await.unwrap()).await.unwrap();
             let permit = process.permit_region(&region(REGION), manage()).await.unwrap();
-            process.keyring().rewrap_branches(permit).await.unwrap();
+            process.keyring().rotate_roots(permit, false).await.unwrap();
             let permit = process.permit_region(&region(REGION), manage()).await.unwrap();
             process.keyring().rotate_branches(permit, true).await.unwrap();
             tokio::task::yield_now().await;
@@ -391,7 +413,7 @@ async fn with_custody_of_all_no_holder_alone_opens_anything_and_with_any_each_do
     here.custody = Some(Agreement::Any);
     let any = here.process().await;
     let permit = any.permit_region(&region(REGION), manage()).await.unwrap();
-    assert_eq!(any.keyring().rewrap_branches(permit).await.unwrap().rewrapped, filter.len());
+    assert_eq!(any.keyring().rotate_roots(permit, false).await.unwrap().rewrapped, filter.len());
     assert_eq!(opened(&any, &bytes).await.unwrap().1, "acmeglobex");
     drop(all);
     let other = here._directory.path().join("third");

@@ -74,6 +74,8 @@ pub(crate) enum Command {
     /// Seal for a home whose keys are not here, and adopt what such posts sealed
     #[command(subcommand)]
     Post(PostCommand),
+    /// Look for what is wrong with keys, places, homes, the ledger and this host, before it matters
+    Doctor,
     /// Write a shell's completions to standard output
     Completions(Completions),
     /// Write manual pages into a directory
@@ -169,15 +171,18 @@ pub(crate) struct KeyRotate {
     /// The record type
     #[arg(id = "record_type", value_name = "TYPE", value_parser = parsed::<RecordType>)]
     pub(crate) record_type: Option<RecordType>,
-    /// Wrap all branch keys of this region anew, under the roots that its key services have now
+    /// Make a new root key for this region, where its key service makes its own, and wrap all branch keys anew
     #[arg(long, value_name = "REGION", value_parser = parsed::<Region>)]
     pub(crate) root: Option<Region>,
     /// Follow the branch keys of this region by new versions, and seal all tenant keys under them
     #[arg(long, value_name = "REGION", value_parser = parsed::<Region>)]
     pub(crate) branch: Option<Region>,
-    /// With --branch: make no new versions, and finish what was begun
-    #[arg(long, requires = "branch")]
+    /// Make no new versions, and finish what was begun
+    #[arg(long, conflicts_with = "tenant")]
     pub(crate) finish: bool,
+    /// With --root: drop this old root key, once nothing lies under it; what backups hold of it opens no more
+    #[arg(long, value_name = "ID", requires = "root", conflicts_with = "finish")]
+    pub(crate) retire: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
             Command::Post(PostCommand::Seal(seal)) => commands::post::seal(common, seal, &report).await,
             Command::Post(PostCommand::Adopt(adopt)) => commands::post::adopt(common, adopt, &report).await,
             Command::Post(PostCommand::List(list)) => commands::post::list(common, list, &report).await,
+            Command::Doctor => commands::doctor::run(common, &report).await,
             Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),
         };

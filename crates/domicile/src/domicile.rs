@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::export::Export;
 use crate::guard::{Action, Guard, Permit};
 use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
-use crate::keyring::{Ages, Follower, Keyring, RegionParts, ReplayReport};
+use crate::keyring::{Ages, ErasureReport, Follower, Keyring, RegionParts, ReplayReport};
 use crate::kms::{Custody, Holder};
 use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::ledger::Ledger;
@@ -437,6 +437,17 @@ impl Domicile {
             },
             view: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Destroys the keys that posts sealed to on days whose bundles are all past their destroy-after: what was not adopted
+    /// until then opens with nothing.
+    ///
+    /// # Errors
+    /// As [`permit_region`](Self::permit_region); those of the key service, the store and the audit chain.
+    pub async fn destroy_post_keys(&self, region: &Region, action: Action) -> Result<ErasureReport> {
+        let permit = self.permit_region(region, action).await?;
+        let days = self.posts(region).await?.days_due().await?;
+        self.inner.keyring.destroy_posts(permit, &days).await
     }
 
     /// The keys.

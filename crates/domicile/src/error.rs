@@ -119,6 +119,8 @@ codes! {
     ConfigInvalid = "config/invalid", Usage;
     /// A configuration found by walking upward that belongs to somebody else.
     ConfigUntrusted = "config/untrusted", Refused;
+    /// A place in which the doctor found something wrong.
+    PlaceAiling = "place/ailing", Failed;
     /// There is something already where a new place was to be set up.
     ConfigExists = "config/exists", Usage;
 

@@ -6,6 +6,7 @@ mod choosing;
 pub mod config;
 pub mod context;
 pub mod danger;
+pub mod doctor;
 mod domicile;
 pub mod encapsulation;
 pub mod engine;

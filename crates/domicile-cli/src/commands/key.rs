@@ -95,18 +95,25 @@ struct RotationJson {
     made: usize,
     rewrapped: usize,
     destroyed: usize,
+    roots: Vec<String>,
 }
 
 pub(crate) async fn rotate(common: &Common, rotate: &KeyRotate, report: &Report) -> Result<()> {
     let domicile = input::domicile(common, report).await?;
     let keys = domicile.keyring();
-    let RotationReport { made, rewrapped, destroyed, .. } =
+    if let (Some(region), Some(old)) = (&rotate.root, &rotate.retire) {
+        keys.retire_root(permit(&domicile, Some(region)).await?, old).await?;
+        return report.print_line(&format!("the root key {old} is gone: no copy of what lay under it opens"));
+    }
+    let RotationReport { made, rewrapped, destroyed, roots, .. } =
         match (&rotate.tenant, &rotate.record_type, &rotate.root, &rotate.branch) {
             (Some(tenant), Some(record_type), ..) => {
                 let scope = Scope { tenant: tenant.clone(), record_type: record_type.clone() };
                 keys.rotate(domicile.permit(&scope, manage()).await?).await?
             }
-            (.., Some(root), _) => keys.rewrap_branches(permit(&domicile, Some(root)).await?).await?,
+            (.., Some(root), _) => {
+                keys.rotate_roots(permit(&domicile, Some(root)).await?, !rotate.finish).await?
+            }
             (.., Some(branch)) => {
                 keys.rotate_branches(permit(&domicile, Some(branch)).await?, !rotate.finish).await?
             }
@@ -117,11 +124,14 @@ pub(crate) async fn rotate(common: &Common, rotate: &KeyRotate, report: &Report)
                 ));
             }
         };
-    report.print(&RotationJson { made, rewrapped, destroyed }, || {
-        format!(
+    let json = RotationJson { made, rewrapped, destroyed, roots };
+    report.print(&json, || {
+        let mut lines: Vec<_> = json.roots.iter().map(|root| format!("new root key {root}")).collect();
+        lines.push(format!(
             "{} made, {rewrapped} wrapped or sealed anew, {destroyed} destroyed that nothing lay under",
             counted(made as u64, "key version")
-        )
+        ));
+        lines.join("\n")
     })
 }
 
@@ -205,6 +215,8 @@ pub(crate) async fn erase(common: &Common, erase: &KeyErase, report: &Report) ->
 struct ExpiryJson {
     due: Vec<DueJson>,
     destroyed: Option<ErasureJson>,
+    /// Keys of days on which posts sealed, and after which nothing of theirs is adopted any more.
+    post_keys: usize,
 }
 
 #[derive(Serialize)]
@@ -222,6 +234,11 @@ pub(crate) async fn expire(common: &Common, expire: &KeyExpire, report: &Report)
     let domicile = input::domicile(common, report).await?;
     let permit = permit(&domicile, expire.region.as_ref()).await?;
     let expired = domicile.keyring().expire(permit, domicile.retention(), expire.dry_run).await?;
+    let post_keys = if expire.dry_run {
+        0
+    } else {
+        domicile.destroy_post_keys(&region(&domicile, expire.region.as_ref()), manage()).await?.keys
+    };
     let due = expired.due.iter().map(|due| DueJson {
         tenant: due.scope.tenant.to_string(),
         record_type: due.scope.record_type.to_string(),
@@ -231,7 +248,7 @@ pub(crate) async fn expire(common: &Common, expire: &KeyExpire, report: &Report)
         held: due.held.clone(),
     });
     let destroyed = expired.destroyed.as_ref().map(|erasure| ErasureJson::new(None, erasure));
-    let json = ExpiryJson { due: due.collect(), destroyed };
+    let json = ExpiryJson { due: due.collect(), destroyed, post_keys };
     report.print(&json, || {
         let row = |due: &DueJson| {
             let held = due.held.as_ref().map_or(String::new(), |held| format!(", kept: {held}"));
@@ -248,6 +265,12 @@ pub(crate) async fn expire(common: &Common, expire: &KeyExpire, report: &Report)
                 lines.push(format!("{} destroyed", counted(destroyed.keys as u64, "key")));
                 lines.push(destroyed.dates());
             }
+        }
+        if json.post_keys > 0 {
+            let keys = counted(json.post_keys as u64, "key");
+            lines.push(format!(
+                "{keys} of posts destroyed: what they sealed to them and was not adopted is gone"
+            ));
         }
         lines.join("\n")
     })

@@ -137,7 +137,7 @@ impl Keyring {
                 }
             }
             if rows.is_empty() {
-                break;
+                return Ok(self.report(None, 0, 0, true));
             }
             let tombstone = Destroyed { cause, keys: rows.iter().map(|row| Taken::of(&row.row)).collect() };
             let keys = rows.len();
@@ -152,11 +152,26 @@ impl Keyring {
                 return Ok(self.report(Some(number), keys, 0, scrubbed));
             }
         }
-        if slots.is_empty() {
-            Ok(self.report(None, 0, 0, true))
-        } else {
-            Err(overtaken(&region.place.region))
+        Err(overtaken(&region.place.region))
+    }
+
+    /// Destroys the keys that posts sealed to on these days. The permit is the region's.
+    pub(crate) async fn destroy_posts(&self, permit: Permit, days: &[Period]) -> Result<ErasureReport> {
+        managing(&permit)?;
+        let region = self.region(&permit.home().region)?;
+        region.catch_up().await?;
+        let mut slots = Vec::new();
+        for day in days {
+            let slot = KeySlot::post(&region.place.region, *day);
+            let stands = region.store.newest(&slot).await?;
+            if stands.is_some_and(|stored| stored.row.state != KeyState::Destroyed) {
+                slots.push(slot);
+            }
         }
+        if slots.is_empty() {
+            return Ok(self.report(None, 0, 0, true));
+        }
+        self.destroy(region, &permit, &slots, Cause::Disuse).await
     }
 
     /// Forbids that anything of a scope is destroyed or erased, for a reason.

@@ -175,6 +175,16 @@ impl Keyring {
         Ok(stored.map(|StoredKey { row, .. }| (row.identity.slot, row.state)))
     }
 
+    /// Who holds branch keys of a region, and whose: its own, or a tenant's.
+    pub(crate) fn holders(&self, region: &Region) -> Vec<(crate::scope::TenantId, &crate::kms::Holder)> {
+        let Some(keys) = self.regions.get(region) else { return Vec::new() };
+        let own = keys.custody.holders().iter().map(|holder| (crate::scope::TenantId::REGION, holder));
+        let tenants = keys.custodies.iter().flat_map(|(tenant, custody)| {
+            custody.holders().iter().map(move |holder| (tenant.clone(), holder))
+        });
+        own.chain(tenants).collect()
+    }
+
     async fn fresh_leaf(&self, permit: Permit, period: Period) -> Result<(LeafRef, crate::secret::Secret)> {
         if !matches!(permit.action(), Action::Seal) {
             return Err(Error::new(Code::HomeRefused, "a permit to open does not seal"));

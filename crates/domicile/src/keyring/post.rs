@@ -113,11 +113,7 @@ impl Keyring {
             return Err(unverified(slot));
         }
         if row.state == KeyState::Destroyed {
-            return Err(Error::new(
-                Code::KeyUnknown,
-                format!("the key store says that the {slot} was destroyed"),
-            )
-            .advise("what posts sealed on that day and was not adopted in time opens with nothing else"));
+            return Err(region.destroyed(&row).await?);
         }
         let branch = region.branch(&TenantId::REGION, slot.period.month(), row.parent_version).await?;
         let mut input = Decoder::new(&row.sealed);

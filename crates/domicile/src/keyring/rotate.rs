@@ -30,6 +30,8 @@ pub struct RotationReport {
     pub rewrapped: usize,
     /// Keys that seal nothing any longer and were destroyed.
     pub destroyed: usize,
+    /// New versions of root keys, by their ids.
+    pub roots: Vec<String>,
 }
 
 impl Keyring {
@@ -66,17 +68,26 @@ impl Keyring {
         Ok(report)
     }
 
-    /// Makes a new version of every root key of the region's own custody that its service can, and wraps all branch keys
-    /// anew. Old roots still open old wraps, until they are retired.
+    /// Makes a new version of the root key of the region's own custody, where its services make their own and `anew` is
+    /// set, and wraps all branch keys anew that do not lie under the newest roots and for the holders of today. Old roots
+    /// still open old wraps, until they are retired.
     ///
     /// # Errors
     /// As [`rotate`](Self::rotate). The permit is the region's.
-    pub async fn rewrap_branches(&self, permit: Permit) -> Result<RotationReport> {
+    pub async fn rotate_roots(&self, permit: Permit, anew: bool) -> Result<RotationReport> {
         managing(&permit)?;
         let region = self.region(&permit.home().region)?;
         region.catch_up().await?;
         self.note_rotation(region, &permit, &Scope::of_region(), "root-key").await?;
         let mut report = RotationReport::default();
+        for holder in region.custody.holders().iter().filter(|_| anew) {
+            match holder.kms.rotate_root().await {
+                Ok(root) => report.roots.push(root),
+                // Its operator makes root keys, and has named the new one in the configuration.
+                Err(error) if error.code() == Code::ArgumentInvalid => {}
+                Err(error) => return Err(error),
+            }
+        }
         let filter = region.rows(KeyKind::Branch, None);
         region
             .each_row(&filter, async |row| {
@@ -134,6 +145,44 @@ impl Keyring {
         }
         observe::rewrote("branch-rotation", report.rewrapped);
         Ok(report)
+    }
+
+    /// Drops an old version of a root key, once no branch key lies under it any longer: that is the end of every copy of
+    /// every row that does, in whatever backup. The permit is the region's.
+    ///
+    /// # Errors
+    /// [`ArgumentInvalid`](Code::ArgumentInvalid) while a branch key lies under it, for the current root, and where the
+    /// operator destroys root keys.
+    pub async fn retire_root(&self, permit: Permit, root: &str) -> Result<()> {
+        managing(&permit)?;
+        let region = self.region(&permit.home().region)?;
+        region.catch_up().await?;
+        let mut below = 0;
+        let filter = region.rows(KeyKind::Branch, None);
+        region
+            .each_row(&filter, async |row| {
+                let custody = region.custody_of(&row.identity.slot.scope.tenant)?;
+                below +=
+                    usize::from(row.state != KeyState::Destroyed && custody.names_root(&row.sealed, root)?);
+                Ok(())
+            })
+            .await?;
+        if below > 0 {
+            return Err(Error::new(
+                Code::ArgumentInvalid,
+                format!("{below} branch keys lie under the root key {root}"),
+            )
+            .advise(format!("domicile key rotate --root {}, and then retire it", region.place.region)));
+        }
+        self.note_rotation(region, &permit, &Scope::of_region(), "retire-root-key").await?;
+        let mut refused = None;
+        for holder in region.custody.holders() {
+            match holder.kms.retire_root(root).await {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::new(Code::ArgumentInvalid, "there is no such root key")))
     }
 
     async fn note_rotation(
@@ -230,7 +279,8 @@ impl RegionKeys {
         for _ in 0..TRIES {
             let Some(stored) = self.store.find(identity).await? else { return Ok(false) };
             let row = stored.standing()?;
-            if row.state == KeyState::Destroyed {
+            let custody = self.custody_of(&identity.slot.scope.tenant)?;
+            if row.state == KeyState::Destroyed || custody.is_current(&row.sealed).await? {
                 return Ok(false);
             }
             let branch = self.unwrap_branch(&row, None).await?;

@@ -179,6 +179,41 @@ impl Custody {
         encode(&Wraps::All(wraps, sealed))
     }
 
+    /// Whether a row lies under what these holders have now: the same agreement, the same holders, their newest roots.
+    pub(crate) async fn is_current(&self, sealed: &[u8]) -> Result<bool> {
+        let wraps = decode(sealed).map_err(|source| unverified().because(source))?;
+        let (agrees, wraps) = match (self.holders.len(), self.agreement, wraps) {
+            (1, _, Wraps::One(wrap)) => {
+                (true, self.holders.iter().map(|holder| (holder.name.clone(), wrap.clone())).collect())
+            }
+            (2.., Agreement::Any, Wraps::Any(wraps)) | (2.., Agreement::All, Wraps::All(wraps, _)) => {
+                (true, wraps)
+            }
+            _ => (false, Vec::new()),
+        };
+        if !agrees || wraps.len() != self.holders.len() {
+            return Ok(false);
+        }
+        for (holder, (name, wrap)) in self.holders.iter().zip(&wraps) {
+            // A service whose wraps do not say their root is asked again.
+            let root = holder.kms.root_of(wrap);
+            if holder.name != *name || root.is_none() || root != Some(holder.kms.current_root().await?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether any wrap of a row lies under this root, or may.
+    pub(crate) fn names_root(&self, sealed: &[u8], root: &str) -> Result<bool> {
+        let wraps = match decode(sealed).map_err(|source| unverified().because(source))? {
+            Wraps::One(wrap) => vec![wrap],
+            Wraps::Any(wraps) | Wraps::All(wraps, _) => wraps.into_iter().map(|(_, wrap)| wrap).collect(),
+        };
+        let roots = |wrap: &Vec<u8>| self.holders.iter().find_map(|holder| holder.kms.root_of(wrap));
+        Ok(wraps.iter().any(|wrap| roots(wrap).is_none_or(|named| named == root)))
+    }
+
     /// Opens a branch key, as its row says who must agree.
     pub(crate) async fn unwrap(&self, sealed: &[u8], context: &EncryptionContext) -> Result<Secret> {
         match decode(sealed).map_err(|source| unverified().because(source))? {

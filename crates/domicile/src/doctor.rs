@@ -1,0 +1,188 @@
+//! What is wrong with a place, before it matters: nothing is changed, and no record is opened.
+
+use std::fs;
+
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+use crate::domicile::Domicile;
+use crate::error::{Error, Result};
+use crate::guard::{Action, Purpose};
+use crate::keyring::Cause;
+use crate::region::Region;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Severity {
+    /// Something does not work, or is not as safe as it says.
+    Wrong,
+    /// Something will be, or weakens what protects.
+    Weak,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Ailment {
+    /// How bad.
+    pub severity: Severity,
+    /// What it is about: `keys`, `homes`, `ledger`, `host`, `places`, `posts`.
+    pub about: &'static str,
+    /// What, in a sentence.
+    pub what: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// How far a clock may be behind what the ledger says before it is wrong, in microseconds.
+const CLOCK_BEHIND_MAX: i64 = 60_000_000;
+
+/// Looks at the configuration's regions, this host's keys, its stores and the host itself.
+///
+/// Every configured key service is asked whether it would open a wrap for this host, without a wrap: also those of places
+/// whose records may not be here, which should say no.
+///
+/// # Errors
+/// None for what is wrong, which is the answer; those of reading homes.
+pub async fn examine(domicile: &Domicile) -> Result<Vec<Ailment>> {
+    let mut found = Examination::default();
+    host(&mut found);
+    let regions: Vec<_> = domicile.regions().map(|known| known.place.region.clone()).collect();
+    for region in &regions {
+        places(domicile, region, &mut found).await?;
+    }
+    let here = domicile.here().region.clone();
+    ledger(domicile, &here, &mut found).await;
+    keys_due(domicile, &here, &mut found).await;
+    for (home, state) in domicile.homes(None).await? {
+        if let Err(error) = state {
+            found.add(Severity::Wrong, "homes", &error.at(home.choice.to_string()));
+        }
+    }
+    found.0.sort_by_key(|ailment| ailment.severity);
+    Ok(found.0)
+}
+
+#[derive(Default)]
+struct Examination(Vec<Ailment>);
+
+impl Examination {
+    fn add(&mut self, severity: Severity, about: &'static str, error: &Error) {
+        let advice = error.advice().unwrap_or_default().to_owned();
+        self.say(severity, about, error.to_string(), advice);
+    }
+
+    fn say(&mut self, severity: Severity, about: &'static str, what: String, advice: impl Into<String>) {
+        self.0.push(Ailment { severity, about, what, advice: advice.into() });
+    }
+}
+
+/// Keys are in this host's memory while they are used: it should leave it for no disk.
+fn host(found: &mut Examination) {
+    if getrlimit(Resource::Core).current != Some(0) {
+        let advice = "ulimit -c 0, or LimitCORE=0 in the unit, for whatever opens or seals";
+        found.say(
+            Severity::Weak,
+            "host",
+            "a process that dies may write its keys into a core dump".to_owned(),
+            advice,
+        );
+    }
+    // One line is the heading; each other is a place that memory is written to.
+    let swaps = fs::read_to_string("/proc/swaps").map_or(0, |swaps| swaps.lines().count().saturating_sub(1));
+    if swaps > 0 {
+        let advice = "turn swap off, or encrypt it under a key of each boot";
+        found.say(Severity::Weak, "host", "keys in memory may be written to swap".to_owned(), advice);
+    }
+}
+
+/// The key services of one region: those of here must answer, those of places that are not permitted here must not.
+async fn places(domicile: &Domicile, region: &Region, found: &mut Examination) -> Result<()> {
+    let known = domicile.region(region)?;
+    let permitted = domicile.guard().check_place(&known.place).is_ok();
+    let Some(kms) = &known.kms else { return Ok(()) };
+    let answer = kms.probe().await;
+    match (permitted, answer) {
+        (true, Err(error)) => found.add(Severity::Wrong, "keys", &error.at(region.to_string())),
+        (false, Ok(())) => found.say(
+            Severity::Wrong,
+            "places",
+            format!("the key service of {} would open records that may not be opened here", known.place),
+            format!("take its credential or key files off this host, and `kms` out of [regions.{region}]"),
+        ),
+        _ => {}
+    }
+    if permitted {
+        match kms.describe().await {
+            Ok(description) if description.verifying_key != known.verifying_key => found.say(
+                Severity::Wrong,
+                "keys",
+                format!("the key service of {region} signs with another key than the one that is configured"),
+                "find out which of the two is right; every host must have the same",
+            ),
+            Ok(_) => {}
+            Err(error) => found.add(Severity::Wrong, "keys", &error.at(region.to_string())),
+        }
+        for (owner, holder) in domicile.keyring().holders(region) {
+            if let Err(error) = holder.kms.probe().await {
+                found.add(
+                    Severity::Wrong,
+                    "keys",
+                    &error.at(format!("{region}, {} of {owner}", holder.name)),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ledger must verify, and this host's clock must not be behind it.
+async fn ledger(domicile: &Domicile, here: &Region, found: &mut Examination) {
+    let verified = async {
+        let export = domicile.export(here).await?;
+        export.verify(&domicile.region(here)?.verifying_key)
+    };
+    match verified.await {
+        Err(error) => found.add(Severity::Wrong, "ledger", &error),
+        Ok(statements) => {
+            let ahead = statements.last().map_or(0, |last| last.said.micros() - domicile.now().micros());
+            if ahead > CLOCK_BEHIND_MAX {
+                found.say(
+                    Severity::Wrong,
+                    "host",
+                    format!("this host's clock is {} s behind the ledger's newest entry", ahead / 1_000_000),
+                    "set the clock: periods, ages and retention are counted by it",
+                );
+            }
+        }
+    }
+}
+
+async fn keys_due(domicile: &Domicile, here: &Region, found: &mut Examination) {
+    let action = Action::Manage(Purpose::Maintenance.into());
+    let due = async {
+        let permit = domicile.permit_region(here, action).await?;
+        Ok(domicile.keyring().expire(permit, domicile.retention(), true).await?.due)
+    };
+    let due = match due.await {
+        Ok(due) => due,
+        Err(error) => {
+            let error: Error = error;
+            return found.add(Severity::Wrong, "keys", &error);
+        }
+    };
+    let waiting = |cause: Cause| due.iter().filter(|due| due.cause == cause && due.held.is_none()).count();
+    for (cause, what) in [(Cause::Expiry, "expired"), (Cause::Shredding, "are to be shredded")] {
+        let count = waiting(cause);
+        if count > 0 {
+            found.say(
+                Severity::Weak,
+                "keys",
+                format!("the keys of {count} periods of scopes {what}, and are not destroyed yet"),
+                "domicile key expire",
+            );
+        }
+    }
+}
