@@ -1,5 +1,7 @@
 //! Branch keys: one per region (or tenant with custody of its own) and month, the only keys that key services wrap.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -251,8 +253,8 @@ impl RegionKeys {
     }
 
     fn branch_key(&self, row: &KeyRow, secret: Secret) -> Result<BranchKey> {
-        let mut chance = [0; 2];
-        self.randomness.fill(&mut chance)?;
+        // No key material: what tells this process from others that began with it.
+        let chance = RandomState::new().build_hasher().finish();
         let fifth = self.ages.soft / 5;
         Ok(BranchKey {
             identity: row.identity.clone(),
@@ -262,7 +264,7 @@ impl RegionKeys {
             secret,
             consent: Consent {
                 asked: AtomicU64::new(micros(self.clock.elapsed())),
-                early: fifth.mul_f64(f64::from(u16::from_be_bytes(chance)) / f64::from(u16::MAX)),
+                early: fifth.saturating_mul(u32::try_from(chance % 1_000).unwrap_or(0)) / 1_000,
                 ended: AtomicBool::new(false),
                 asking: AtomicBool::new(false),
             },

@@ -170,8 +170,9 @@ impl Keyring {
         if below > 0 {
             return Err(Error::new(
                 Code::ArgumentInvalid,
-                format!("{below} branch keys lie under the root key {root}"),
+                format!("branch keys still lie under the root key {root}"),
             )
+            .at(format!("{below} of them"))
             .advise(format!("domicile key rotate --root {}, and then retire it", region.place.region)));
         }
         self.note_rotation(region, &permit, &Scope::of_region(), "retire-root-key").await?;

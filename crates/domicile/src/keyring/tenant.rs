@@ -225,6 +225,8 @@ impl RegionKeys {
 
     /// A fresh tenant key's row, recorded and not yet written.
     pub(super) async fn new_tenant_key(&self, identity: KeyIdentity) -> Result<KeyRow> {
+        // The branch key first: a scope whose key cannot be sealed gets none.
+        self.sealing_branch(&self.owner_of(&identity.slot.scope), identity.slot.period.month()).await?;
         let tree = Tree::random(&*self.randomness)?;
         let row = self.sealed_row(identity, None, KeyState::Active, &tree).await?;
         // Before the row: no key is ever in the store of which the chain does not know.

@@ -8,7 +8,7 @@
 //! nothing that it has not adopted.
 //!
 //! What stands here needs no store: the home's side is behind [`Domicile::posts`](crate::Domicile). Formats: page `keys.md` of the book,
-//! KEY-30 to KEY-39.
+//! KEY-30 to KEY-38.
 
 mod bundle;
 mod claim;
