@@ -5,7 +5,7 @@
 
 use domicile::context::EncryptionContext;
 use domicile::danger::{expose, hkdf_sha512, hmac_sha256};
-use domicile::keyring::{LeafOf, LeafRef, Subject};
+use domicile::keyring::{Concerned, LeafOf, LeafRef, Subject};
 use domicile::store::{KeyIdentity, KeySlot, KeyStore, SqliteStore};
 use domicile::wire::parts;
 use domicile::{Action, Class, Code, Purpose, TenantId};
@@ -214,4 +214,40 @@ async fn a_loss_does_not_pass_for_an_erasure() {
     let domicile = home.restarted().await;
     let opened = Segment::open_source(&domicile, &bytes[..], Purpose::Support, &[scope("acme")]).await;
     assert_eq!(opened.unwrap_err().code(), Code::LedgerUnverified);
+}
+
+/// SQLite drops the old bytes at once: neither the file nor its log holds a sealed key that was replaced or destroyed.
+#[tokio::test]
+async fn nothing_of_a_destroyed_key_is_left_in_the_file_or_its_log() {
+    let home = Home::of(&["acme", "globex"]).await;
+    let bytes = home.sealed(&["acme", "globex"]).await;
+    let (erased, kept) = (leaves(&bytes, LaneNo(1)).0, leaves(&bytes, LaneNo(2)).0);
+    let path = home.directory.path().join("domicile.db");
+    let sealed = async |leaf: LeafRef| {
+        let store = SqliteStore::open(&path).await.unwrap();
+        let sealed = store.named(leaf.key).await.unwrap().unwrap().row.sealed;
+        KeyStore::close(&store).await;
+        sealed
+    };
+    let stands = |needle: &[u8]| {
+        let mut files = ["", "-wal"].map(|suffix| std::fs::read(format!("{}{suffix}", path.display())));
+        files.iter_mut().flatten().any(|file| file.windows(needle.len()).any(|window| window == needle))
+    };
+    let (first, other) = (sealed(erased).await, sealed(kept).await);
+    assert!(stands(&first[..32]) && stands(&other[..32]));
+    erase(&home, &bytes, Erasable::Lanes(vec![LaneNo(1)])).await;
+    let second = sealed(erased).await;
+    assert!(!stands(&first[..32]) && stands(&second[..32]));
+
+    let domicile = home.restarted().await;
+    let permit = async || {
+        let action = Action::Manage(Purpose::Maintenance.into());
+        domicile.permit_region(&domicile_tests::region("eu-central-1"), action).await.unwrap()
+    };
+    let whom = Concerned { tenant: "acme".parse().unwrap(), types: "all".parse().unwrap() };
+    domicile.keyring().shred(permit().await, whom, std::time::Duration::ZERO).await.unwrap();
+    let expired = domicile.keyring().expire(permit().await, domicile.retention(), false).await.unwrap();
+    assert!(expired.destroyed.unwrap().scrubbed);
+    assert!(!stands(&second[..32]) && stands(&other[..32]));
+    assert_eq!(sealed(erased).await, b"");
 }

@@ -589,7 +589,7 @@ pub(crate) struct PostAdopt {
     /// What posts sealed: files, directories, `-` for standard input
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<OsString>,
-    /// Where adopted segments go: DIR/<region>/<day of sealing>/<segment>.dseg
+    /// Where adopted segments go: DIR, by region and day of sealing
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// The home [default: where this host is]
