@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Seal for a home whose keys are not here, and adopt what such posts sealed
     #[command(subcommand)]
     Post(PostCommand),
+    /// Key stores and the registry of homes
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Look for what is wrong with keys, places, homes, the ledger and this host, before it matters
     Doctor,
     /// Write a shell's completions to standard output
@@ -328,6 +331,19 @@ pub(crate) struct AuditExport {
     /// Where to write it
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Bring the schemas of all configured stores up to date; make one in an empty PostgreSQL database
+    Migrate(StoreMigrate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreMigrate {
+    /// Shut out older programs, once none is left
+    #[arg(long)]
+    pub(crate) contract: bool,
 }
 
 #[derive(Debug, Args)]

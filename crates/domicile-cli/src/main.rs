@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, AuditCommand, Command, HomeCommand, KeyCommand, PostCommand};
+use arguments::{Arguments, AuditCommand, Command, HomeCommand, KeyCommand, PostCommand, StoreCommand};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -69,6 +69,9 @@ fn main() -> ExitCode {
             Command::Post(PostCommand::Seal(seal)) => commands::post::seal(common, seal, &report).await,
             Command::Post(PostCommand::Adopt(adopt)) => commands::post::adopt(common, adopt, &report).await,
             Command::Post(PostCommand::List(list)) => commands::post::list(common, list, &report).await,
+            Command::Store(StoreCommand::Migrate(migrate)) => {
+                commands::store::migrate(common, migrate, &report).await
+            }
             Command::Doctor => commands::doctor::run(common, &report).await,
             Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),

@@ -10,5 +10,6 @@ pub(crate) mod manual;
 pub(crate) mod open;
 pub(crate) mod post;
 pub(crate) mod seal;
+pub(crate) mod store;
 pub(crate) mod verify;
 pub(crate) mod why;

@@ -72,6 +72,19 @@ pub async fn open(url: &Url) -> Result<Opened> {
     }
 }
 
+/// Brings the schema of the store that a configuration names up to date, one step; makes one in an empty PostgreSQL
+/// database.
+///
+/// # Errors
+/// As [`open`]; [`StoreInvalid`](Code::StoreInvalid) when it is to be contracted and was not expanded.
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub async fn migrate(url: &Url, step: Step) -> Result<Migrated> {
+    match url {
+        Url::Sqlite(path) => SqliteStore::migrate(path, step).await,
+        Url::Postgres(url) => PostgresStore::migrate(url, step).await,
+    }
+}
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 fn both<S: KeyStore + HomeRegistry + 'static>(store: S) -> Opened {
     let store = Arc::new(store);
