@@ -528,7 +528,7 @@ impl Domicile {
     /// violation.
     pub async fn replay(&self, export: &Export, action: Action) -> Result<ReplayReport> {
         let permit = self.permit_region(&export.region, action).await?;
-        export.verify(&self.region(&export.region)?.verifying_key)?;
+        let exported = export.verify(&self.region(&export.region)?.verifying_key)?;
         let mut homes = 0;
         for home in &export.homes {
             let choices = vec![home.choice.clone()];
@@ -538,7 +538,7 @@ impl Domicile {
             self.inner.homes.restore(list, home).await?;
             homes += usize::from(stands.is_none_or(|stands| stands.choice != home.choice));
         }
-        let mut report = self.inner.keyring.replay(permit, export).await?;
+        let mut report = self.inner.keyring.replay(permit, export, &exported).await?;
         report.homes = homes;
         Ok(report)
     }

@@ -27,7 +27,9 @@ pub(crate) struct Seen {
 impl Seen {
     /// Whether a store is another one, or has not come as far.
     pub(crate) fn is_behind(&self, mark: &StoreMark) -> bool {
-        self.incarnation != mark.incarnation || mark.changes < self.changes || mark.inserts < self.inserts
+        self.incarnation != mark.incarnation.to_string()
+            || mark.changes < self.changes
+            || mark.inserts < self.inserts
     }
 }
 

@@ -204,7 +204,7 @@ impl Follower {
             after = last.number;
             for entry in &page {
                 let replayed: Replayed = content(&ledger.verify(entry)?)?;
-                if replayed.incarnation == mark.incarnation && replayed.through >= seen.ledger {
+                if replayed.incarnation == mark.incarnation.to_string() && replayed.through >= seen.ledger {
                     return Ok(true);
                 }
             }
@@ -222,7 +222,7 @@ impl Follower {
 impl Followed {
     fn seen(&self) -> Seen {
         Seen {
-            incarnation: self.mark.incarnation.clone(),
+            incarnation: self.mark.incarnation.to_string(),
             changes: self.mark.changes,
             inserts: self.mark.inserts,
             ledger: self.ledger,

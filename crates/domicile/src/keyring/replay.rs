@@ -8,13 +8,15 @@ use super::tombstone::{Destroyed, Erased, Taken};
 use super::{Keyring, managing};
 use crate::audit::{Event, EventKind};
 use crate::error::{Code, Error, Result};
-use crate::export::{Export, verify_ledger};
+use crate::export::Export;
 use crate::guard::Permit;
-use crate::hex;
 use crate::ledger::{Said, Statement, StatementKind, content, digest, overtaken};
 use crate::puncture::LeafNumber;
+use crate::random::Randomness;
 use crate::scope::Scope;
-use crate::store::{KeyIdentity, KeyName, KeySlot, KeyState, LedgerEntry, RowWrite, Write, Written};
+use crate::store::{
+    Incarnation, KeyIdentity, KeyName, KeySlot, KeyState, LedgerEntry, RowWrite, Write, Written,
+};
 use crate::wire::{Decoder, Encoder, Malformed};
 
 /// A store of this incarnation was made good with all that the ledger said up to an entry.
@@ -58,7 +60,8 @@ pub struct ReplayReport {
 }
 
 impl Keyring {
-    /// Brings a region's store up to an export, and then lets it be used again. The permit is the region's.
+    /// Brings a region's store up to an export, which was verified and says `exported`, and then lets it be used again. The
+    /// permit is the region's.
     ///
     /// It can be done again: what was done is found done.
     ///
@@ -66,14 +69,18 @@ impl Keyring {
     /// [`LedgerUnverified`](Code::LedgerUnverified) for an export that is not what the region signed, or for a store whose
     /// ledger says something else; [`KeyRolledBack`](Code::KeyRolledBack) for an export that is older than what this host
     /// saw; whatever keeps the key service, the store or the audit chain from answering.
-    pub(crate) async fn replay(&self, permit: Permit, export: &Export) -> Result<ReplayReport> {
+    pub(crate) async fn replay(
+        &self,
+        permit: Permit,
+        export: &Export,
+        exported: &[Statement],
+    ) -> Result<ReplayReport> {
         managing(&permit)?;
         let region = self.region(&permit.home().region)?;
         if export.region != region.place.region {
             return Err(Error::new(Code::ArgumentInvalid, format!("this is an export of {}", export.region))
                 .advise(format!("bring one of {}", region.place.region)));
         }
-        export.verify(&region.ledger.verifying_key)?;
         region.follower.check_covers(&region.ledger, &export.ledger).await?;
         let event = Event::new(EventKind::Replay)
             .action(permit.action())
@@ -82,25 +89,25 @@ impl Keyring {
         self.audit.record(&[event]).await?;
 
         let mut report = ReplayReport::default();
-        let mut stands = Vec::new();
+        let (mut stands, mut statements) = (Vec::new(), Vec::new());
         region
             .ledger
-            .follow(0, None, |_, entry| {
+            .follow(0, None, |statement, entry| {
                 stands.push(entry.clone());
+                statements.push(statement.clone());
                 Ok(())
             })
             .await?;
-        let (shared, missing) = common(&stands, &export.ledger).ok_or_else(|| {
+        let missing = missing(&stands, &export.ledger).ok_or_else(|| {
             Error::new(Code::LedgerUnverified, "the store's ledger and the export say different things")
                 .advise("somebody wrote to the store after it was restored: take the export of today, or find out who")
         })?;
-        let statements = verify_ledger(&export.region, shared, &region.ledger.verifying_key)?;
         for statement in &statements {
             report.keys += region.take_again(statement, None).await?;
         }
-        for entry in missing {
-            let statement = region.ledger.verify(entry)?;
-            report.keys += region.take_again(&statement, Some(entry)).await?;
+        let lost = exported.get(stands.len()..).unwrap_or_default();
+        for (statement, entry) in lost.iter().zip(missing) {
+            report.keys += region.take_again(statement, Some(entry)).await?;
             report.entries += 1;
         }
         for (name, words) in export.keys_used() {
@@ -115,14 +122,11 @@ impl Keyring {
     }
 }
 
-/// What both ledgers share, and what the first lacks of the second; none where they say different things. A store may
-/// know more than an older export.
-fn common<'a>(
-    stands: &'a [LedgerEntry],
-    export: &'a [LedgerEntry],
-) -> Option<(&'a [LedgerEntry], &'a [LedgerEntry])> {
-    let agree = stands.iter().zip(export).all(|(stands, exported)| stands == exported);
-    agree.then(|| (stands, export.get(stands.len()..).unwrap_or_default()))
+/// What a ledger lacks of an exported one; none where they say different things. A store may know more than an older
+/// export.
+fn missing<'a>(stands: &[LedgerEntry], exported: &'a [LedgerEntry]) -> Option<&'a [LedgerEntry]> {
+    let agree = stands.iter().zip(exported).all(|(stands, exported)| stands == exported);
+    agree.then(|| exported.get(stands.len()..).unwrap_or_default())
 }
 
 impl RegionKeys {
@@ -189,20 +193,23 @@ impl RegionKeys {
         KeyIdentity { slot, version: *version }
     }
 
-    /// Gives the store a new incarnation, and says that it was made good.
-    async fn reborn(&self, randomness: &dyn crate::random::Randomness) -> Result<()> {
+    /// Says that the store was made good, under a new id: what knew it as it was then asks for that word. A store that is
+    /// another one already, by its server or because a region that shares it was made good first, keeps the id that it
+    /// has.
+    async fn reborn(&self, randomness: &dyn Randomness) -> Result<()> {
         let mut id = [0; 16];
         randomness.fill(&mut id)?;
+        let seen = self.follower.seen(&self.ledger)?;
         for _ in 0..TRIES {
             let mark = self.store.mark().await?;
-            // What stands behind the random id is the server's own.
-            let own = mark.incarnation.split_once('.').map_or(String::new(), |(_, own)| format!(".{own}"));
+            let known = seen.as_ref().is_none_or(|seen| seen.incarnation == mark.incarnation.to_string());
+            let renewed = known.then_some(id);
+            let incarnation = Incarnation { id: renewed.unwrap_or(mark.incarnation.id), ..mark.incarnation };
             let head = self.store.ledger_head(&self.place.region).await?;
             let through = head.as_ref().map_or(0, |head| head.number);
-            let replayed = Replayed { incarnation: format!("{}{own}", hex::encode(&id)), through };
-            let entry = self.ledger.sign(&replayed).await?;
+            let entry = self.ledger.sign(&Replayed { incarnation: incarnation.to_string(), through }).await?;
             let region = self.place.region.clone();
-            let write = Write { region, rows: Vec::new(), entry: Some(entry), incarnation: Some(id) };
+            let write = Write { region, rows: Vec::new(), entry: Some(entry), incarnation: renewed };
             if let Written::Done { .. } = self.store.write(&write).await? {
                 return Ok(());
             }

@@ -7,12 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Change, Chosen, Floor, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore,
-    LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
+    Change, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot,
+    KeyStore, LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
-use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, Types};
 use crate::puncture::LeafNumber;
 use crate::region::Region;
@@ -210,7 +209,7 @@ impl KeyStore for MemoryStore {
     async fn mark(&self) -> Result<StoreMark> {
         let contents = self.contents();
         Ok(StoreMark {
-            incarnation: hex::encode(&contents.incarnation),
+            incarnation: Incarnation { id: contents.incarnation, cluster: None },
             changes: contents.changes.len() as u64,
             inserts: contents.inserts,
         })

@@ -36,6 +36,7 @@ use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::config::Url;
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
+use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::period::Period;
 use crate::puncture::LeafNumber;
@@ -205,12 +206,30 @@ pub struct Change {
     pub slot: Option<KeySlot>,
 }
 
+/// Which store this is: what a copy, a restore under another server or a failover has otherwise. It is shown, and named in
+/// the ledger, as its id and, behind a hyphen, what the server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what a store says of itself, written out by each")]
+pub struct Incarnation {
+    /// Random, and another once a restore was made good.
+    pub id: [u8; 16],
+    /// What else tells this store from others, where a server knows.
+    pub cluster: Option<String>,
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.id))?;
+        self.cluster.iter().try_for_each(|cluster| write!(f, "-{cluster}"))
+    }
+}
+
 /// Which store this is, and how far it has come: what a process compares with what it saw before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreMark {
     /// Another after a restore, a failover or a copy: SQLite a random id; PostgreSQL also the system identifier and
     /// the timeline.
-    pub incarnation: String,
+    pub incarnation: Incarnation,
     /// The number of the newest change.
     pub changes: u64,
     /// How many rows were ever inserted, or more; it never goes back.

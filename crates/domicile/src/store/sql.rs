@@ -11,13 +11,13 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Pool, Row, Type};
 
 use super::{
-    Change, Chosen, Floor, HomeRegistry, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, KeyStore,
-    LedgerEntry, RowFilter, RowWrite, SignedChoices, StoreMark, StoredKey, Write, Written,
+    Change, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot,
+    KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoreMark, StoredKey, Write,
+    Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
-use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::puncture::LeafNumber;
 use crate::region::{Place, Region};
@@ -631,10 +631,10 @@ impl<S: Sql> KeyStore for S {
         let rows = rows(self, Self::MARK, &[]).await?;
         let row = rows.first().ok_or_else(|| unreadable_row("meta"))?;
         let row = Reading::of(self, row);
-        let cluster = row.maybe_text("cluster")?;
-        let incarnation = hex::encode(row.octets("incarnation")?);
+        let cluster = row.maybe_text("cluster")?.map(str::to_owned);
+        let id = row.octets("incarnation")?.try_into().map_err(|_| unreadable_row("incarnation"))?;
         Ok(StoreMark {
-            incarnation: cluster.map_or_else(|| incarnation.clone(), |of| format!("{incarnation}-{of}")),
+            incarnation: Incarnation { id, cluster },
             changes: row.number("changes")?,
             inserts: row.number("inserts")?,
         })
