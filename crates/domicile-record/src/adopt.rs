@@ -123,7 +123,8 @@ impl<'a, S: Source> Adopting<'a, S> {
             let data_key = secret.lane_key(lane.0, &fixed, &descriptor);
             let engine: Engine = domicile.engines(open.descriptor.suite).bulk;
             let opener = LaneOpener::new(&header, lane, &open, &data_key, engine)?;
-            let mut of_lane = ReadableLane { place, descriptor: open.descriptor, opener, end: None };
+            let mut of_lane =
+                ReadableLane { place, descriptor: open.descriptor, opener, lease: None, end: None };
             of_lane.read_end(&file)?;
             keys.insert(lane, data_key);
             readable.insert(lane, of_lane);

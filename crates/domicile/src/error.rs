@@ -163,6 +163,8 @@ codes! {
     KeyDestroyed = "key/destroyed", Erased;
     /// The keys of a scope are to be shredded, and are not used meanwhile.
     KeyShredding = "key/shredding", Refused;
+    /// A key in use that nobody vouched for any longer: ask for it again.
+    KeyLapsed = "key/lapsed", KeyService;
     /// A hold forbids that anything of a scope is destroyed.
     KeyHeld = "key/held", Refused;
     /// The audit chain could not be made durable, so no key was handed out.

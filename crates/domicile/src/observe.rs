@@ -35,3 +35,8 @@ pub(crate) fn refused(code: crate::Code) {
 pub(crate) fn recorded(events: usize) {
     metrics::counter!("domicile_audit_events_total").increment(events as u64);
 }
+
+/// Data keys in use ended with their tenant keys.
+pub(crate) fn leases_ended(count: u64) {
+    metrics::counter!("domicile_leases_ended_total").increment(count);
+}

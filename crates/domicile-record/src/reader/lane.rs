@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use domicile::keyring::Lease;
 use domicile::wire::Malformed;
 use domicile::{Code, Error, Result};
 
@@ -19,6 +20,8 @@ pub(crate) struct ReadableLane {
     pub(crate) place: LanePlace,
     pub(crate) descriptor: Descriptor,
     pub(crate) opener: LaneOpener,
+    /// How long its data key may be used; none where a home examines what a post sealed.
+    pub(crate) lease: Option<Lease>,
     /// The lane's end, once it was read and verified.
     pub(crate) end: Option<VerifiedEnd>,
 }
@@ -120,6 +123,9 @@ impl ReadableLane {
         encoded: &[u8; BlockHeader::BYTES],
         body: &mut Vec<u8>,
     ) -> Result<[u8; domicile::engine::TAG_BYTES]> {
+        if let Some(lease) = &self.lease {
+            lease.check().map_err(|error| error.at(format!("lane {}", header.lane)))?;
+        }
         self.opener
             .open(header, encoded, body)
             .map_err(|error| error.at(format!("lane {}, block {}", header.lane, header.sequence)))

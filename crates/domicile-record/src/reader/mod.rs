@@ -166,6 +166,9 @@ impl<S: Source> Segment<S> {
     /// The data blocks of the selected lanes, lane by lane, that can hold what was selected. A block owns
     /// its octets; records borrow from it.
     ///
+    /// A lane's key is asked before each block whether it may still be used. Whoever reads for long calls
+    /// [`Domicile::keep_up`] every few seconds: an erasure elsewhere then ends the reading, and the key's age does not.
+    ///
     /// Blocks are whole: a record of one may lie outside a selected range of times or numbers;
     /// [`restore`](Self::restore) gives records exactly.
     pub fn blocks(&self) -> Blocks<'_, S> {
@@ -582,10 +585,11 @@ fn unlock_lane<S: Source>(
     let misfit = |source| Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").because(source);
     let descriptor = open.descriptor.encode().map_err(misfit)?;
     let owner = lane_key::owner(&file.header, &descriptor, &open.commitment);
+    let lease = Some(leaf.lease().clone());
     let data_key = leaf.unwrap(segment_leaf, wrapped, &owner)?;
     let engine = domicile.engines(open.descriptor.suite).bulk;
     let opener = LaneOpener::new(&file.header, place.key.lane, &open, &data_key, engine)?;
-    let mut lane = ReadableLane { place, descriptor: open.descriptor, opener, end: None };
+    let mut lane = ReadableLane { place, descriptor: open.descriptor, opener, lease, end: None };
     lane.read_end(file)?;
     Ok(lane)
 }

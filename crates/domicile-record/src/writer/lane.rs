@@ -3,7 +3,8 @@
 use std::fmt;
 
 use domicile::engine::Nonce;
-use domicile::{Period, Result};
+use domicile::keyring::Lease;
+use domicile::{Code, Error, Period, Result};
 
 use super::index::IndexBuilder;
 use super::output::{Output, Sink};
@@ -34,9 +35,12 @@ impl Stamp {
 pub(super) struct Kept(u8);
 
 impl Kept {
+    /// No stamp has it.
+    pub(super) const NOTHING: Kept = Kept(u8::MAX);
+
     pub(super) fn of(lane: LaneNo, contents: Contents) -> Self {
         if lane == LaneNo::REGION || contents.long_record {
-            return Kept(u8::MAX);
+            return Self::NOTHING;
         }
         Kept(u8::from(contents.event_times) | u8::from(contents.arrivals) << 1)
     }
@@ -45,6 +49,8 @@ impl Kept {
 pub(super) struct Lane {
     pub(super) key: LaneKey,
     pub(super) sealer: LaneSealer,
+    /// How long its data key may be used; none at a post, whose segment drops its keys with it.
+    pub(super) lease: Option<Lease>,
     pub(super) contents: Contents,
     pub(super) takes: Kept,
     pub(super) stamp_bytes: u8,
@@ -218,6 +224,17 @@ pub(super) struct FullBlock {
 }
 
 impl Lane {
+    /// Whether the lane's key may still be used.
+    pub(super) fn check_lease(&self) -> Result<()> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        lease.check().map_err(|reason| {
+            Error::new(Code::KeyLapsed, "a lane's key may not be used any longer")
+                .at(format!("lane {}", self.key.lane))
+                .advise("open another lane of the scope; what this one took is sealed")
+                .because(reason)
+        })
+    }
+
     /// Octets of payload that a record takes: its own, its offset, and what is kept of its stamp.
     #[inline]
     pub(super) fn cost(&self, length: usize) -> usize {

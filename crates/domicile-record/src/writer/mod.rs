@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use domicile::audit::{Event, EventKind};
 use domicile::engine::{Engine, Engines, Nonces, Suite};
-use domicile::keyring::{DataKey, SegmentLeaf};
+use domicile::keyring::{DataKey, Lease, SegmentLeaf};
 use domicile::post::{Post, PostSegment};
 use domicile::random::Randomness;
 use domicile::{
@@ -234,7 +234,9 @@ impl<S: Sink> SegmentWriter<S> {
     ///
     /// # Errors
     /// [`SegmentLimit`](Code::SegmentLimit) when the lane has no room left, which spends nothing: open
-    /// another lane. [`ArgumentInvalid`](Code::ArgumentInvalid) for a stamp that does not fit the lane's
+    /// another lane. [`KeyLapsed`](Code::KeyLapsed) when the lane's key may not be used any longer, which spends nothing
+    /// either: open another lane, whose key is asked for anew. It is looked at whenever a block begins or grows.
+    /// [`ArgumentInvalid`](Code::ArgumentInvalid) for a stamp that does not fit the lane's
     /// contents, or a record longer than [`BLOCK_BYTES_MAX`](WriterOptions::BLOCK_BYTES_MAX).
     /// [`OutputFailed`](Code::OutputFailed) and the like spend the writer.
     #[inline]
@@ -287,6 +289,7 @@ impl<S: Sink> SegmentWriter<S> {
                 ));
             }
             check_stamp(slot.contents, stamp)?;
+            slot.check_lease()?;
             slot.long = LongRecord::Begun(stamp);
             self.open_bytes += slot.open.make_room(&mut self.spare, block_bytes);
             let free = block_bytes - slot.open.record_bytes();
@@ -331,6 +334,20 @@ impl<S: Sink> SegmentWriter<S> {
         }
         slot.postamble = Vec::new();
         Err(no_room(lane))
+    }
+
+    /// Has lanes whose keys may not be used now take nothing more, and says how many they are: call it behind
+    /// [`Domicile::keep_up`]. What they took is sealed; [`append`](Self::append) says
+    /// [`KeyLapsed`](Code::KeyLapsed) of them until their keys may be used again, if ever.
+    pub fn stop_lapsed_lanes(&mut self) -> usize {
+        let mut stopped = 0;
+        for lane in self.lanes.iter_mut().skip(1) {
+            if lane.check_lease().is_err() {
+                lane.takes = lane::Kept::NOTHING;
+                stopped += 1;
+            }
+        }
+        stopped
     }
 
     /// Seals what is open, and returns once everything appended so far is on disk. `caller`, at most 256
@@ -401,6 +418,7 @@ impl<S: Sink> SegmentWriter<S> {
             }
         };
         let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, lane);
+        let lease: Option<Lease> = leaf.as_ref().map(|leaf| leaf.lease().clone());
         let (contents, period) = (descriptor.contents, descriptor.period);
         self.guarded(|writer| {
             let header = &writer.header;
@@ -447,6 +465,7 @@ impl<S: Sink> SegmentWriter<S> {
             let mut new = Lane {
                 key,
                 sealer,
+                lease,
                 contents,
                 takes: lane::Kept::of(lane, contents),
                 period,
@@ -502,6 +521,12 @@ impl<S: Sink> SegmentWriter<S> {
         check_stamp(slot.contents, stamp)?;
         if slot.contents.long_record {
             return Err(Error::new(Code::ArgumentInvalid, "this lane is for one long record"));
+        }
+        slot.check_lease()?;
+        slot.takes = lane::Kept::of(lane, slot.contents);
+        if slot.open.fits(slot.cost(length)) {
+            // Its key may be used again.
+            return Ok(());
         }
         let (cost, block_bytes) = (slot.cost(length), self.options.block_bytes);
         let filled = slot.open_payload_bytes();

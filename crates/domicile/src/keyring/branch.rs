@@ -28,7 +28,7 @@ pub(super) struct BranchKey {
     pub(super) state: KeyState,
     pub(super) name: KeyName,
     pub(super) secret: Secret,
-    consent: Consent,
+    consent: Arc<Consent>,
 }
 
 /// When the key services last said yes.
@@ -65,6 +65,17 @@ impl BranchKey {
     /// Whether it may still be used.
     pub(super) fn usable(&self, hard: Duration, clock: &dyn Clock) -> bool {
         !self.consent.ended.load(Ordering::SeqCst) && self.age(clock) < hard
+    }
+
+    /// Whether the key services said no.
+    pub(super) fn check_consent(&self) -> Result<()> {
+        if self.consent.ended.load(Ordering::SeqCst) {
+            return Err(Error::new(
+                Code::KmsDenied,
+                format!("the key services no longer open the {}", self.slot()),
+            ));
+        }
+        Ok(())
     }
 
     fn end(&self) {
@@ -127,12 +138,7 @@ impl RegionKeys {
     /// Behind the soft age, one caller asks the key services again, while the others go on. No answer changes
     /// nothing until the hard age; a denial ends the key at once.
     pub(super) async fn renew_consent(&self, branch: &BranchKey) -> Result<()> {
-        if branch.consent.ended.load(Ordering::SeqCst) {
-            return Err(Error::new(
-                Code::KmsDenied,
-                format!("the key services no longer open the {}", branch.slot()),
-            ));
-        }
+        branch.check_consent()?;
         let soft = self.ages.soft.saturating_sub(branch.consent.early);
         if branch.age(&*self.clock) < soft || branch.consent.asking.swap(true, Ordering::SeqCst) {
             return Ok(());
@@ -170,7 +176,7 @@ impl RegionKeys {
         let (row, secret) = self.new_branch(identity).await?;
         let stands = match self.store.insert(&row).await? {
             Inserted::Ours => {
-                let branch = self.branch_key(&row, secret)?;
+                let branch = self.branch_key(&row, secret, None);
                 let key = (row.identity.slot.scope.tenant.clone(), row.identity.slot.period, version);
                 // Whoever asks first finds it unwrapped.
                 let _ = self.branches.get(&key, |_| true, async |_| Ok(branch)).await?;
@@ -247,27 +253,35 @@ impl RegionKeys {
         if !committed(COMMITMENT_LABEL, row, secret.expose()) {
             return Err(unverified(slot));
         }
-        let branch = self.branch_key(row, secret)?;
+        let branch = self.branch_key(row, secret, before);
         branch.consent.asked.store(micros(asked), Ordering::SeqCst);
         Ok(branch)
     }
 
-    fn branch_key(&self, row: &KeyRow, secret: Secret) -> Result<BranchKey> {
-        // No key material: what tells this process from others that began with it.
-        let chance = RandomState::new().build_hasher().finish();
-        let fifth = self.ages.soft / 5;
-        Ok(BranchKey {
+    /// An unwrapped branch key. The consent to it is one, however often its row was loaded: what holds an older load is
+    /// renewed with it. A denial is final for those who held it.
+    fn branch_key(&self, row: &KeyRow, secret: Secret, before: Option<&BranchKey>) -> BranchKey {
+        let consent = before.map(|before| &before.consent);
+        let consent = consent.filter(|consent| !consent.ended.load(Ordering::SeqCst));
+        BranchKey {
             identity: row.identity.clone(),
             generation: row.generation,
             state: row.state,
             name: row.name,
             secret,
-            consent: Consent {
-                asked: AtomicU64::new(micros(self.clock.elapsed())),
-                early: fifth.saturating_mul(u32::try_from(chance % 1_000).unwrap_or(0)) / 1_000,
-                ended: AtomicBool::new(false),
-                asking: AtomicBool::new(false),
-            },
+            consent: consent.cloned().unwrap_or_else(|| self.new_consent()),
+        }
+    }
+
+    fn new_consent(&self) -> Arc<Consent> {
+        // No key material: what tells this process from others that began with it.
+        let chance = RandomState::new().build_hasher().finish();
+        let fifth = self.ages.soft / 5;
+        Arc::new(Consent {
+            asked: AtomicU64::new(micros(self.clock.elapsed())),
+            early: fifth.saturating_mul(u32::try_from(chance % 1_000).unwrap_or(0)) / 1_000,
+            ended: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
         })
     }
 }

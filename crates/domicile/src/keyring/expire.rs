@@ -60,8 +60,7 @@ impl Keyring {
     pub async fn expire(&self, permit: Permit, retention: &Retention, dry_run: bool) -> Result<ExpiryReport> {
         managing(&permit)?;
         let region = self.region(&permit.home().region)?;
-        region.follower.poll_next();
-        region.catch_up().await?;
+        region.catch_up_now().await?;
         let orders = region.follower.orders();
         let now = self.clock.now();
         let mut due: BTreeMap<(String, String, String), Due> = BTreeMap::new();
@@ -234,8 +233,7 @@ impl Keyring {
 
     async fn newest_orders(&self, region: &Region) -> Result<std::sync::Arc<Orders>> {
         let region = self.region(region)?;
-        region.follower.poll_next();
-        region.catch_up().await?;
+        region.catch_up_now().await?;
         Ok(region.follower.orders())
     }
 

@@ -1,7 +1,7 @@
 //! Following a store: what others changed, known within the poll's age; and that the store is still the one that this
 //! host knew.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -22,7 +22,19 @@ pub(crate) struct Follower {
     orders: RwLock<Arc<Orders>>,
     /// When the last poll began, in microseconds of the clock, and one more; 0 before the first.
     polled: AtomicU64,
-    followed: tokio::sync::Mutex<Option<Followed>>,
+    /// The next caller polls, whatever the last poll's age.
+    due: AtomicBool,
+    /// The last poll failed.
+    away: AtomicBool,
+    state: tokio::sync::Mutex<State>,
+}
+
+/// What one caller at a time brings up to date.
+#[derive(Debug, Default)]
+struct State {
+    followed: Option<Followed>,
+    /// When the last poll failed, and why.
+    failed: Option<(Duration, Error)>,
 }
 
 /// How far it has come.
@@ -39,7 +51,9 @@ impl Follower {
             witness,
             orders: RwLock::default(),
             polled: AtomicU64::new(0),
-            followed: tokio::sync::Mutex::default(),
+            due: AtomicBool::new(false),
+            away: AtomicBool::new(false),
+            state: tokio::sync::Mutex::default(),
         }
     }
 
@@ -50,46 +64,74 @@ impl Follower {
 
     /// Has the next caller poll, whatever the last one's age.
     pub(crate) fn poll_next(&self) {
-        self.polled.store(0, Ordering::SeqCst);
+        self.due.store(true, Ordering::SeqCst);
     }
 
-    /// Takes note of what changed since the last poll, if that is too old: `forget` is called with every slot that
-    /// did, before anybody goes on with what was loaded; with none where all must be loaded anew.
+    /// Takes note of what changed since the last poll, if that is too old, before anybody goes on with what was loaded.
     ///
-    /// A store that is away is bridged until the hard age: nothing can be revoked without it. One that is not what
-    /// it was is not: nothing is opened and no key made before it was made good.
+    /// A store that is away is bridged until the hard age: nothing can be revoked without it. While it is known to be
+    /// away one caller asks it, as often as it would be polled, and the others go on. One that is not what it was is not
+    /// bridged: nothing is opened and no key made before it was made good.
     pub(super) async fn catch_up(&self, keys: &RegionKeys) -> Result<()> {
-        let RegionKeys { ledger, ages, clock, .. } = keys;
-        let clock = &**clock;
-        if self.age(clock).is_some_and(|age| age < ages.poll) {
+        let RegionKeys { ages, clock, .. } = keys;
+        let is_young =
+            || !self.due.load(Ordering::SeqCst) && self.age(&**clock).is_some_and(|age| age < ages.poll);
+        if is_young() {
             return Ok(());
         }
-        let mut followed = self.followed.lock().await;
-        if self.age(clock).is_some_and(|age| age < ages.poll) {
+        let bridges = self.age(&**clock).is_some_and(|age| age < ages.hard);
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(_) if bridges && self.away.load(Ordering::SeqCst) => return Ok(()),
+            Err(_) => self.state.lock().await,
+        };
+        if is_young() {
             return Ok(());
         }
-        let begun = clock.elapsed();
-        let polled = self.poll(keys, &mut followed).await;
-        observe::polled(&ledger.region, polled.as_ref().map_or_else(|error| error.code().as_str(), |_| "ok"));
-        match polled {
-            Ok(()) => {
-                let micros = u64::try_from(begun.as_micros()).unwrap_or(u64::MAX);
-                self.polled.store(micros.saturating_add(1), Ordering::SeqCst);
-                Ok(())
-            }
-            Err(error)
-                if error.code() == Code::StoreUnavailable
-                    && followed.is_some()
-                    && self.age(clock).is_some_and(|age| age < ages.hard) =>
-            {
-                tracing::warn!(region = %ledger.region, "the key store does not say what changed");
-                Ok(())
-            }
-            Err(error) => Err(error),
+        let tried = state.failed.as_ref();
+        let tried = tried.filter(|(at, _)| bridges && clock.elapsed().saturating_sub(*at) < ages.poll);
+        let error = match tried {
+            Some((_, error)) => error.again(),
+            None => match self.poll_now(keys, &mut state).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
+        };
+        let bridges = self.age(&**clock).is_some_and(|age| age < ages.hard);
+        if error.code() == Code::StoreUnavailable && bridges {
+            tracing::warn!(region = %keys.place.region, "the key store does not say what changed");
+            return Ok(());
         }
+        Err(error)
     }
 
-    fn age(&self, clock: &dyn Clock) -> Option<Duration> {
+    /// Takes note of what changed until now. Nothing is bridged.
+    pub(super) async fn catch_up_now(&self, keys: &RegionKeys) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.poll_now(keys, &mut state).await
+    }
+
+    async fn poll_now(&self, keys: &RegionKeys, state: &mut State) -> Result<()> {
+        let clock = &*keys.clock;
+        // Whoever asks for another poll from here on gets one.
+        self.due.store(false, Ordering::SeqCst);
+        let begun = clock.elapsed();
+        let polled = self.poll(keys, &mut state.followed).await;
+        let region = &keys.ledger.region;
+        observe::polled(region, polled.as_ref().map_or_else(|error| error.code().as_str(), |()| "ok"));
+        self.away.store(polled.is_err(), Ordering::SeqCst);
+        state.failed = polled.as_ref().err().map(|error| (clock.elapsed(), error.again()));
+        if polled.is_ok() {
+            let micros = u64::try_from(begun.as_micros()).unwrap_or(u64::MAX);
+            self.polled.store(micros.saturating_add(1), Ordering::SeqCst);
+        } else {
+            self.due.store(true, Ordering::SeqCst);
+        }
+        polled
+    }
+
+    /// How long ago the store last said what changed; none before the first time.
+    pub(super) fn age(&self, clock: &dyn Clock) -> Option<Duration> {
         let polled = self.polled.load(Ordering::SeqCst).checked_sub(1)?;
         Some(clock.elapsed().saturating_sub(Duration::from_micros(polled)))
     }
@@ -183,7 +225,8 @@ impl Follower {
 
     /// Has the next poll be the first: the store was made good.
     pub(super) async fn begin_again(&self) {
-        *self.followed.lock().await = None;
+        *self.state.lock().await = State::default();
+        self.polled.store(0, Ordering::SeqCst);
         self.poll_next();
     }
 

@@ -7,6 +7,7 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
 use super::data_key::DataKey;
+use super::lease::Lease;
 use super::tombstone::Subject;
 use super::wrapped::{LeafRef, Owner, WrappedKey};
 use crate::engine::NONCE_BYTES;
@@ -24,17 +25,24 @@ const KEY_LABEL: &[u8] = b"domicile/v1/wrapping-key";
 pub struct SegmentLeaf {
     leaf: LeafRef,
     secret: Secret,
+    lease: Lease,
 }
 
 impl SegmentLeaf {
-    pub(super) fn new(leaf: LeafRef, secret: Secret) -> Self {
-        Self { leaf, secret }
+    pub(super) fn new(leaf: LeafRef, secret: Secret, lease: Lease) -> Self {
+        Self { leaf, secret, lease }
     }
 
     /// Which leaf of which key.
     #[must_use]
     pub fn leaf(&self) -> LeafRef {
         self.leaf
+    }
+
+    /// How long what it wraps may be used.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 }
 
@@ -43,12 +51,19 @@ impl SegmentLeaf {
 pub struct SealingLeaf {
     leaf: LeafRef,
     secret: Secret,
+    lease: Lease,
     randomness: Arc<dyn Randomness>,
 }
 
 impl SealingLeaf {
-    pub(super) fn new(leaf: LeafRef, secret: Secret, randomness: Arc<dyn Randomness>) -> Self {
-        Self { leaf, secret, randomness }
+    pub(super) fn new(leaf: LeafRef, secret: Secret, lease: Lease, randomness: Arc<dyn Randomness>) -> Self {
+        Self { leaf, secret, lease, randomness }
+    }
+
+    /// How long the data key that it wraps may be used to seal.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// Wraps a data key under this leaf and the segment's, for `owner`, which is authenticated with it.
@@ -80,6 +95,7 @@ impl SealingLeaf {
 pub struct OpeningLeaf {
     secret: Secret,
     named: LeafOf,
+    lease: Lease,
 }
 
 /// A leaf that is wanted, or was had: of whose key, and what it wrapped.
@@ -103,8 +119,14 @@ pub struct UnwrappedLeaf {
 }
 
 impl OpeningLeaf {
-    pub(super) fn new(secret: Secret, named: LeafOf) -> Self {
-        Self { secret, named }
+    pub(super) fn new(secret: Secret, named: LeafOf, lease: Lease) -> Self {
+        Self { secret, named, lease }
+    }
+
+    /// How long the data key that it unwraps may be used.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// Opens a wrapped data key of `owner`, and keeps the proof in place of the key.

@@ -12,7 +12,7 @@
 //! once it is durable in the key store and its use is durable in the audit chain.
 //!
 //! What is where: keys are loaded and kept by `branch` and `tenant`, on a `shelf`, for their `ages`; `follow` brings
-//! what other processes changed; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes.
+//! what other processes changed, and `lease` ends by it what is in use; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes.
 
 mod ages;
 mod branch;
@@ -22,6 +22,7 @@ mod erase;
 mod expire;
 mod follow;
 mod leaf;
+mod lease;
 mod orders;
 mod post;
 mod region;
@@ -41,6 +42,7 @@ pub use erase::ErasureReport;
 pub use expire::{Due, ExpiryReport};
 pub(crate) use follow::Follower;
 pub use leaf::{LeafOf, OpeningLeaf, SealingLeaf, SegmentLeaf, UnwrappedLeaf};
+pub use lease::Lease;
 pub use orders::{Concerned, Hold, Shredding};
 pub(crate) use region::RegionParts;
 pub use replay::ReplayReport;
@@ -107,8 +109,10 @@ impl Keyring {
     /// the period has expired; [`KeyShredding`](Code::KeyShredding) while the scope's keys are to be shredded;
     /// whatever keeps the key service, the store or the audit chain from answering.
     pub async fn sealing_leaf(&self, permit: Permit, period: Period) -> Result<SealingLeaf> {
-        let (leaf, secret) = self.fresh_leaf(permit, period).await?;
-        Ok(SealingLeaf::new(leaf, secret, self.randomness.clone()))
+        // What is sealed under the region's own key vouches for others: a new version of it ends nothing.
+        let seals = *permit.scope() != Scope::of_region();
+        let FreshLeaf { leaf, secret, lease } = self.fresh_leaf(permit, period, seals).await?;
+        Ok(SealingLeaf::new(leaf, secret, lease, self.randomness.clone()))
     }
 
     /// A fresh leaf of the region's own key, for all lanes of one new segment. The permit is the region's.
@@ -117,8 +121,8 @@ impl Keyring {
     /// As [`sealing_leaf`](Self::sealing_leaf).
     pub async fn segment_leaf(&self, permit: Permit, period: Period) -> Result<SegmentLeaf> {
         region_permit(&permit)?;
-        let (leaf, secret) = self.fresh_leaf(permit, period).await?;
-        Ok(SegmentLeaf::new(leaf, secret))
+        let FreshLeaf { leaf, secret, lease } = self.fresh_leaf(permit, period, false).await?;
+        Ok(SegmentLeaf::new(leaf, secret, lease))
     }
 
     /// The segment leaf that a wrapped key of this segment names. The permit is the region's.
@@ -137,8 +141,9 @@ impl Keyring {
         let slot = region.owner_named(leaf.key).await?.ok_or_else(|| region.unknown(leaf.key))?;
         let key = region.opening_key(permit.scope(), slot.period, leaf.key).await?;
         self.note_use(&permit, &key).await?;
-        let secret = region.leaf(&key, leaf.leaf, Some(&Subject::Segment { segment })).await?;
-        Ok(SegmentLeaf::new(leaf, secret))
+        let subject = Subject::Segment { segment };
+        let secret = region.leaf(&key, leaf.leaf, Some(&subject)).await?;
+        Ok(SegmentLeaf::new(leaf, secret, region.lease(&key, leaf.leaf, Some(subject), false)))
     }
 
     /// The leaves that wrapped data keys of the permit's scope: one permit, for all that one opening needs.
@@ -152,18 +157,19 @@ impl Keyring {
     pub async fn opening_leaves(&self, permit: Permit, leaves: &[LeafOf]) -> Vec<Result<OpeningLeaf>> {
         let mut opened = Vec::with_capacity(leaves.len());
         for wanted in leaves {
-            let secret = self.opening_leaf(&permit, wanted).await;
-            opened.push(secret.map(|secret| OpeningLeaf::new(secret, *wanted)));
+            opened.push(self.opening_leaf(&permit, wanted).await);
         }
         opened
     }
 
-    async fn opening_leaf(&self, permit: &Permit, wanted: &LeafOf) -> Result<crate::secret::Secret> {
+    async fn opening_leaf(&self, permit: &Permit, wanted: &LeafOf) -> Result<OpeningLeaf> {
         let region = self.region(&permit.home().region)?;
         region.check_use(permit.scope(), false).await?;
         let key = region.opening_key(permit.scope(), wanted.period, wanted.leaf.key).await?;
         self.note_use(permit, &key).await?;
-        region.leaf(&key, wanted.leaf.leaf, Some(&wanted.subject)).await
+        let secret = region.leaf(&key, wanted.leaf.leaf, Some(&wanted.subject)).await?;
+        let lease = region.lease(&key, wanted.leaf.leaf, Some(wanted.subject), false);
+        Ok(OpeningLeaf::new(secret, *wanted, lease))
     }
 
     /// What the key store says of a key, without asking a key service.
@@ -185,7 +191,7 @@ impl Keyring {
         own.chain(tenants).collect()
     }
 
-    async fn fresh_leaf(&self, permit: Permit, period: Period) -> Result<(LeafRef, crate::secret::Secret)> {
+    async fn fresh_leaf(&self, permit: Permit, period: Period, seals: bool) -> Result<FreshLeaf> {
         if !matches!(permit.action(), Action::Seal) {
             return Err(Error::new(Code::HomeRefused, "a permit to open does not seal"));
         }
@@ -195,7 +201,8 @@ impl Keyring {
         self.note_use(&permit, &key).await?;
         let number = self.unused_leaf(region, &key).await?;
         let secret = region.leaf(&key, number, None).await?;
-        Ok((LeafRef { key: key.name, leaf: number }, secret))
+        let lease = region.lease(&key, number, None, seals);
+        Ok(FreshLeaf { leaf: LeafRef { key: key.name, leaf: number }, secret, lease })
     }
 
     /// A leaf that was not erased: a snapshot that was restored may draw one again that was.
@@ -233,6 +240,13 @@ impl Keyring {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(use_of);
         Ok(())
     }
+}
+
+/// A leaf that nothing was wrapped under yet.
+struct FreshLeaf {
+    leaf: LeafRef,
+    secret: crate::secret::Secret,
+    lease: Lease,
 }
 
 fn region_permit(permit: &Permit) -> Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ages::Ages;
 use super::branch::BranchKey;
 use super::follow::Follower;
+use super::lease::Leases;
 use super::shelf::Shelf;
 use super::tenant::SlotKeys;
 use crate::audit::AuditChain;
@@ -53,6 +54,8 @@ pub(super) struct RegionKeys {
     pub(super) slots: Shelf<(Scope, Period), SlotKeys>,
     /// Whose a key is, by its name: that never changes.
     pub(super) owners: moka::future::Cache<KeyName, KeySlot>,
+    /// Data keys in use.
+    pub(super) leases: Leases,
     writer: tokio::sync::Mutex<Option<Writer>>,
 }
 
@@ -88,6 +91,7 @@ impl RegionKeys {
             sealing_branches: Shelf::new("sealing-branch", BRANCHES_MAX),
             slots: Shelf::new("tenant", SLOTS_MAX),
             owners: moka::future::Cache::new(SLOTS_MAX),
+            leases: Leases::default(),
             writer: tokio::sync::Mutex::new(None),
         }
     }
@@ -103,10 +107,18 @@ impl RegionKeys {
         self.follower.catch_up(self).await
     }
 
+    /// Takes note of what others changed until now, however short the last poll is ago.
+    pub(super) async fn catch_up_now(&self) -> Result<()> {
+        self.follower.catch_up_now(self).await
+    }
+
     /// Has the keys of a slot loaded anew.
     pub(super) async fn forget(&self, slot: &KeySlot) {
         match slot.kind {
-            crate::context::KeyKind::Tenant => self.slots.stale(&(slot.scope.clone(), slot.period)).await,
+            crate::context::KeyKind::Tenant => {
+                self.slots.stale(&(slot.scope.clone(), slot.period)).await;
+                self.leases.slot_changed(&slot.scope, slot.period);
+            }
             crate::context::KeyKind::Branch => {
                 let owner = slot.scope.tenant.clone();
                 let newest = self.sealing_branches.peek(&(owner.clone(), slot.period)).await;
@@ -114,6 +126,7 @@ impl RegionKeys {
                 for version in 1..=newest.map_or(1, |newest| newest.saturating_add(1)) {
                     self.branches.stale(&(owner.clone(), slot.period, version)).await;
                 }
+                self.leases.month_changed(slot.period);
             }
             crate::context::KeyKind::Post => {}
         }
@@ -125,6 +138,7 @@ impl RegionKeys {
         self.sealing_branches.clear();
         self.branches.clear();
         self.owners.invalidate_all();
+        self.leases.all_changed();
     }
 
     /// Who holds the branch keys of this owner: the region itself, or a tenant.

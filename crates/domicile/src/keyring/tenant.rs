@@ -64,7 +64,7 @@ impl SlotKeys {
         self.versions.values().next_back().map(SlotKey::key)
     }
 
-    fn named(&self, name: KeyName) -> Option<Result<&Arc<TenantKey>>> {
+    pub(super) fn named(&self, name: KeyName) -> Option<Result<&Arc<TenantKey>>> {
         self.versions.values().find(|slot| slot.name == name).map(SlotKey::key)
     }
 
@@ -145,7 +145,8 @@ impl RegionKeys {
             )
     }
 
-    async fn slot(&self, scope: &Scope, period: Period) -> Result<Arc<SlotKeys>> {
+    /// All versions of a slot, as the store has them, under branch keys whose consent stands.
+    pub(super) async fn slot(&self, scope: &Scope, period: Period) -> Result<Arc<SlotKeys>> {
         let slot = KeySlot::tenant(&self.place.region, scope, period);
         let usable =
             |keys: &SlotKeys| keys.opened().all(|key| key.branch.usable(self.ages.hard, &*self.clock));
