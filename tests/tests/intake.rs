@@ -24,6 +24,11 @@ impl Outlet for Memory {
     }
 }
 
+/// All times that a sample may have.
+fn ever() -> std::ops::Range<domicile::Time> {
+    "1900-01-01T00:00:00Z".parse().unwrap().."2200-01-01T00:00:00Z".parse().unwrap()
+}
+
 /// A segment of one input, in blocks of `block_bytes`.
 async fn sealed(home: &Home, input: &[u8], block_bytes: usize) -> Vec<u8> {
     let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
@@ -133,6 +138,7 @@ async fn an_intake_that_failed_takes_and_gives_nothing_more() {
     let good = &b"t,n\n2026-01-01,1\n2026-01-02,2\n"[..];
     let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
     options.time = Some("t".to_owned());
+    options.backfill = Some(ever());
     let mut intake = Intake::new(&home.domicile, options.clone(), Memory);
     intake.read(good).await.unwrap();
     let error = intake.read(&b"t,n\n2026-01-01,1\nnonsense,2\n"[..]).await.unwrap_err();
@@ -143,6 +149,45 @@ async fn an_intake_that_failed_takes_and_gives_nothing_more() {
     let mut intake = Intake::new(&home.domicile, options, Memory);
     intake.read(good).await.unwrap();
     assert_eq!(intake.finish().await.unwrap().segments[0].1.records, 2);
+}
+
+#[tokio::test]
+async fn event_times_lie_near_now_or_in_what_was_asked_for_and_that_is_on_record() {
+    let home = Home::of(&["acme"]).await;
+    let now = home.domicile.now();
+    let day = days_from(now, 0);
+    let options = |backfill| {
+        let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
+        options.time = Some("t".to_owned());
+        options.backfill = backfill;
+        options
+    };
+    let line = |days: i64| format!("t,n\n{},1\n", days_from(now, days));
+    for (days, may) in [(0, true), (-39, true), (-41, false), (2, false), (-400, false)] {
+        let mut intake = Intake::new(&home.domicile, options(None), Memory);
+        let read = intake.read(line(days).as_bytes()).await;
+        assert_eq!(
+            read.err().map(|error| error.code()),
+            (!may).then_some(Code::InputTime),
+            "{days} days from {day}"
+        );
+    }
+    let asked = days_from(now, -500)..days_from(now, -300);
+    for (days, may) in [(-400, true), (0, true), (-200, false), (-600, false)] {
+        let mut intake = Intake::new(&home.domicile, options(Some(asked.clone())), Memory);
+        assert_eq!(intake.read(line(days).as_bytes()).await.is_ok(), may, "{days} days from {day}");
+    }
+    let export = home.domicile.export(&"eu-central-1".parse().unwrap()).await.unwrap();
+    let said = export
+        .chains
+        .iter()
+        .flat_map(|(_, events)| events)
+        .filter(|event| event.body.contains("\"backfill\""));
+    assert_eq!(said.count(), 1, "once for the intake that made use of it");
+}
+
+fn days_from(now: domicile::Time, days: i64) -> domicile::Time {
+    domicile::Time::from_micros(now.micros() + days * 86_400_000_000).unwrap()
 }
 
 fn routed(elsewhere: Elsewhere) -> IntakeOptions {

@@ -18,7 +18,9 @@ use domicile::retention::Retention;
 use domicile::store::{Fault, FaultyStore, KeyState, KeyStore, MemoryStore, RowFilter};
 use domicile::{Action, Clock, Code, Domicile, KnownRegion, ManualClock, Purpose, RecordType, Result, Scope};
 use domicile_record::format::{Contents, Descriptor, LaneNo};
-use domicile_record::{Erasable, Segment, SegmentWriter, Selection, Stamp, State, WriterOptions, erase};
+use domicile_record::{
+    Erasable, Segment, SegmentWriter, Selection, Stamp, State, WriterOptions, erase, rewrap,
+};
 use domicile_tests::{descriptor, place, region};
 
 const REGION: &str = "eu-central-1";
@@ -526,4 +528,98 @@ async fn an_erasure_whose_answer_was_lost_was_done() {
     assert_eq!(erase_acme(&process, &bytes).await.unwrap_err().code(), Code::StoreUnavailable);
     here.store.fail("write", None);
     assert_eq!(erase_acme(&here.process().await, &bytes).await.unwrap_err().code(), Code::KeyDestroyed);
+}
+
+#[tokio::test]
+async fn a_rewrapped_segment_is_the_same_records_under_the_newest_keys_and_erased_with_all_its_editions() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let bytes = sealed(&process).await.unwrap();
+    let mut none = Vec::new();
+    let current = rewrap(&process, &bytes[..], Purpose::Maintenance, &mut none).await.unwrap();
+    assert_eq!((current.lanes, current.current, none.len()), (0, 2, 0), "nothing is written for nothing");
+
+    process.keyring().rotate(process.permit(&acme(), manage()).await.unwrap()).await.unwrap();
+    let mut edition = Vec::new();
+    let moved = rewrap(&process, &bytes[..], Purpose::Maintenance, &mut edition).await.unwrap();
+    assert_eq!((moved.lanes, moved.current, moved.erased), (1, 1, 0));
+    let mut again = Vec::new();
+    assert_eq!(rewrap(&process, &edition[..], Purpose::Maintenance, &mut again).await.unwrap().lanes, 0);
+    for bytes in [&bytes, &edition] {
+        assert_eq!(
+            opened(&here.process().await, bytes).await.unwrap(),
+            (State::Complete, "acmeglobex".into())
+        );
+        assert!(domicile_record::verify(&process, &bytes[..], None).await.unwrap().is_complete());
+    }
+    // The same blocks: only the openings and the footer are others.
+    let (old, new) =
+        (domicile_record::inspect(&bytes[..]).unwrap(), domicile_record::inspect(&edition[..]).unwrap());
+    assert_eq!((old.segment, old.blocks), (new.segment, new.blocks));
+
+    // A third edition is another wrap of the same data key: all nonces are distinct, and one erasure ends all of them.
+    process.keyring().rotate(process.permit(&acme(), manage()).await.unwrap()).await.unwrap();
+    let mut third = Vec::new();
+    rewrap(&process, &bytes[..], Purpose::Maintenance, &mut third).await.unwrap();
+    let mut nonces = std::collections::BTreeSet::new();
+    for bytes in [&bytes, &edition, &third] {
+        nonces.insert(wrap_nonce(bytes));
+    }
+    assert_eq!(nonces.len(), 3);
+    erase_acme(&process, &edition).await.unwrap();
+    for bytes in [&bytes, &edition, &third] {
+        assert_eq!(obstacle(&process, bytes).await, Some(Code::KeyDestroyed));
+        let mut erased = Vec::new();
+        let report = rewrap(&process, &bytes[..], Purpose::Maintenance, &mut erased).await.unwrap();
+        assert_eq!((report.lanes, report.erased), (0, 1), "what was erased is wrapped under nothing again");
+    }
+    // What is not whole is left as it is.
+    let cut = &bytes[..bytes.len() / 2];
+    let mut output = Vec::new();
+    let refused = rewrap(&process, cut, Purpose::Maintenance, &mut output).await.unwrap_err();
+    assert_eq!(refused.class(), domicile::Class::Unfinished);
+    assert!(output.is_empty());
+}
+
+/// The nonce of the first lane's wrapped key.
+fn wrap_nonce(bytes: &[u8]) -> Vec<u8> {
+    use domicile_record::format::{BlockHeader, BlockKind, LaneOpen, SegmentHeader};
+    let mut at = SegmentHeader::BYTES;
+    let header = SegmentHeader::decode(bytes[..at].try_into().unwrap()).unwrap();
+    loop {
+        let block =
+            BlockHeader::decode(bytes[at..at + BlockHeader::BYTES].try_into().unwrap(), &header.id).unwrap();
+        let body = &bytes[at + BlockHeader::BYTES..][..block.payload_bytes()];
+        if block.kind == BlockKind::LaneOpen && block.lane == LaneNo(1) {
+            return LaneOpen::decode(body, LaneNo(1)).unwrap().wrapped.unwrap().nonce.to_vec();
+        }
+        at += BlockHeader::BYTES + block.body_bytes();
+    }
+}
+
+#[tokio::test]
+async fn the_next_periods_keys_are_made_ahead_each_at_its_own_time() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    sealed(&process).await.unwrap();
+    let permit = async || process.permit_region(&region(REGION), manage()).await.unwrap();
+    let early = process.keyring().make_ahead(permit().await).await.unwrap();
+    // acme's, globex's and the region's own: on the 25th of November, nobody's time has come.
+    assert_eq!((early.made, early.there, early.later), (0, 0, 3));
+    here.clock.advance(DAY * 5);
+    let keys = process.keyring();
+    keys.shred(permit().await, concerned("globex", "all"), DAY * 7).await.unwrap();
+    let made = keys.make_ahead(permit().await).await.unwrap();
+    assert_eq!((made.made, made.there, made.later), (2, 0, 0), "and none for whom is to be shredded");
+    let again = keys.make_ahead(permit().await).await.unwrap();
+    assert_eq!((again.made, again.there), (0, 2));
+    // In December they are what seals, and no other is made.
+    here.clock.advance(DAY * 2);
+    let december =
+        Descriptor { period: "2026-12".parse().unwrap(), ..descriptor("acme", Contents::default()) };
+    let before = here.rows(KeyKind::Tenant).await.len();
+    let mut writer =
+        SegmentWriter::create(&process, &region(REGION), Vec::new(), WriterOptions::default()).await.unwrap();
+    writer.open_lane(december, b"").await.unwrap();
+    assert_eq!(here.rows(KeyKind::Tenant).await.len(), before);
 }

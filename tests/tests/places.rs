@@ -83,6 +83,10 @@ impl World {
 
     /// A host that is `here`; `keys_of` says whose key service it has for each region.
     async fn host(&self, here: &str, keys_of: impl Fn(&Region) -> Option<Region>) -> Domicile {
+        self.builder(here, keys_of).await.build().unwrap()
+    }
+
+    async fn builder(&self, here: &str, keys_of: impl Fn(&Region) -> Option<Region>) -> domicile::Builder {
         let mut builder = Domicile::builder(region(here), self.store.clone());
         for (place, kms) in &self.kms {
             let of =
@@ -94,7 +98,7 @@ impl World {
                 store: self.store.clone(),
             });
         }
-        builder.build().unwrap()
+        builder
     }
 
     async fn honest_host(&self, here: &str) -> Domicile {
@@ -152,6 +156,84 @@ async fn every_pair_of_places_seals_and_opens_within_a_jurisdiction_and_nowhere_
             assert_eq!(PLACES.map(|(name, _)| world.calls(name)).to_vec(), before);
         }
     }
+}
+
+#[tokio::test]
+async fn a_home_says_where_a_scopes_records_may_be_processed_and_every_host_follows() {
+    use domicile::keyring::Concerned;
+    use domicile::processing::Where;
+    let world = World::new();
+    let at_home = world.honest_host("eu-central-1").await;
+    at_home.choose_home(&scope("acme"), "eu-central-1").await.unwrap();
+    at_home.choose_home(&scope("other"), "eu-central-1").await.unwrap();
+    let acme = sealed(&at_home, "eu-central-1", "acme").await.unwrap();
+    let other = sealed(&at_home, "eu-central-1", "other").await.unwrap();
+    let set = async |places: &[&str]| {
+        let action = Action::Manage(Purpose::Maintenance.into());
+        let permit = at_home.permit_region(&region("eu-central-1"), action).await.unwrap();
+        let whom = Concerned { tenant: "acme".parse().unwrap(), types: "all".parse().unwrap() };
+        let places: Vec<Where> = places.iter().map(|place| place.parse().unwrap()).collect();
+        at_home.keyring().set_places(permit, whom, places, "contract 7").await
+    };
+    let rules: [&[&str]; 6] =
+        [&[], &["EU"], &["EU", "US"], &["eu-central-1"], &["us-east-1"], &["EU", "us-east-1"]];
+    for rule in rules {
+        set(rule).await.unwrap();
+        for (here, law) in PLACES {
+            let host = world.honest_host(here).await;
+            host.audit().record(&[]).await.unwrap();
+            let before = world.calls("eu-central-1");
+            let may = match rule {
+                [] => law == "EU",
+                places => places.contains(&here) || places.contains(&law),
+            };
+            let opened = Segment::open_source(&host, &acme[..], Purpose::Support, &scope("acme")).await;
+            assert_eq!(
+                opened.as_ref().err().map(domicile::Error::code),
+                (!may).then_some(Code::HomeRefused),
+                "{rule:?} in {here}"
+            );
+            assert_eq!(sealed(&host, "eu-central-1", "acme").await.is_ok(), may, "{rule:?} in {here}");
+            assert_eq!(why(&host, &acme[..]).await.unwrap().is_clear(), may, "{rule:?} in {here}");
+            if !may {
+                assert_eq!(world.calls("eu-central-1"), before, "{rule:?} in {here}");
+            }
+            // Another's records go by the rule of their home, whatever is said of acme's.
+            let opened = Segment::open_source(&host, &other[..], Purpose::Support, &scope("other")).await;
+            assert_eq!(opened.is_ok(), law == "EU", "{rule:?} in {here}");
+        }
+    }
+    let listed = at_home.keyring().places(&region("eu-central-1")).await.unwrap();
+    assert_eq!((listed.len(), listed[0].version, &*listed[0].reason), (1, 6, "contract 7"));
+    set(&[]).await.unwrap();
+    assert!(at_home.keyring().places(&region("eu-central-1")).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_configuration_says_where_records_of_a_jurisdiction_may_be_processed() {
+    use domicile::processing::Processing;
+    let world = World::new();
+    let at_home = world.honest_host("eu-central-1").await;
+    at_home.choose_home(&scope("acme"), "eu-central-1").await.unwrap();
+    let bytes = sealed(&at_home, "eu-central-1", "acme").await.unwrap();
+    for (places, here, may) in [
+        (&["EU", "US"][..], "us-east-1", true),
+        (&["EU"], "us-east-1", false),
+        (&["eu-west-1"], "eu-west-1", true),
+        (&["eu-west-1"], "eu-central-1", false),
+    ] {
+        let mut processing = Processing::default();
+        let places: Vec<_> = places.iter().map(|place| place.parse().unwrap()).collect();
+        processing.add("EU".parse().unwrap(), places).unwrap();
+        let host =
+            world.builder(here, |region| Some(region.clone())).await.processing(processing).build().unwrap();
+        let opened = Segment::open_source(&host, &bytes[..], Purpose::Support, Selection::all()).await;
+        assert_eq!(opened.is_ok(), may, "{here}");
+    }
+    assert_eq!(
+        Processing::default().add("EU".parse().unwrap(), vec![]).unwrap_err().code(),
+        Code::ConfigInvalid
+    );
 }
 
 #[tokio::test]

@@ -60,7 +60,16 @@ impl Place {
     fn seal(&self, input: impl FnOnce(&mut dyn Write), elsewhere: &str) -> Value {
         let mut child = self
             .domicile()
-            .args(["seal", "-", "--route", "tenant=tenant,type=record_type", "--time", "start_time"])
+            .args([
+                "seal",
+                "-",
+                "--route",
+                "tenant=tenant,type=record_type",
+                "--time",
+                "start_time",
+                "--backfill",
+                "1900-01-01..2200-01-01",
+            ])
             .args(["-o", "sealed", "--json", "--elsewhere", elsewhere])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

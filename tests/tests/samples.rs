@@ -124,6 +124,8 @@ async fn event_times_are_read_where_real_systems_keep_them_and_select() {
         let input = std::fs::read(file).unwrap();
         let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
         options.time = Some(field.to_owned());
+        options.backfill =
+            Some("1900-01-01T00:00:00Z".parse().unwrap().."2200-01-01T00:00:00Z".parse().unwrap());
         let segment = sealed(&home, options, &[&input]).await;
         assert!(opened(&home, &segment, Selection::all()).await == input, "{name} came out different");
         let verified = verify(&home.domicile, &segment[..], None).await.unwrap();

@@ -15,6 +15,10 @@ use std::process::Command;
 
 use domicile_tests::program::{program, repository, samples, succeed};
 
+/// Samples are of any time.
+const BACKFILL: &str = "--backfill";
+const EVER: &str = "1900-01-01..2200-01-01";
+
 /// The Python to use; `None` where there is none and nobody named one.
 fn python() -> Option<PathBuf> {
     let (python, named) = match std::env::var_os("DOMICILE_PYTHON") {
@@ -108,8 +112,8 @@ fn it_opens_and_verifies_what_the_program_sealed() {
         .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), vec![], vec![path]))
         .collect();
     assert!(cases.len() > 10, "the samples are there");
-    cases.push(("year".into(), vec!["--time", "start_time"], vec![whole_year]));
-    cases.push(("months".into(), vec!["--time", "start_time"], vec![many_months]));
+    cases.push(("year".into(), vec!["--time", "start_time", BACKFILL, EVER], vec![whole_year]));
+    cases.push(("months".into(), vec!["--time", "start_time", BACKFILL, EVER], vec![many_months]));
     cases.push(("two".into(), vec![], vec![sample("voice.csv"), sample("wireless.jsonl")]));
     cases.push(("long".into(), vec!["--framing", "whole"], vec![long]));
     cases.push(("chacha".into(), vec!["--suite", "chacha20-poly1305"], vec![sample("conference.json")]));

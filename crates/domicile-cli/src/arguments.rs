@@ -1,14 +1,17 @@
 //! The arguments: one definition for parsing, help, manual pages and completions.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domicile::engine::Suite;
 use domicile::home::Types;
 use domicile::kms::VerifyingKey;
 use domicile::post::{PostId, PostScope};
+use domicile::processing::Where;
 use domicile::{Jurisdiction, Place, Purpose, RecordType, Region, TenantId, Time};
 use domicile_record::framing::{Choice, event_time};
 
@@ -104,6 +107,28 @@ pub(crate) enum HomeCommand {
     Choose(HomeChoose),
     /// List the homes that were chosen
     List(HomeList),
+    /// Say where records of a scope may be processed, in place of the rule of their home's jurisdiction
+    #[command(subcommand)]
+    Places(PlacesCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlacesCommand {
+    /// Allow these places and no other; each time the whole list
+    Set(PlacesSet),
+    /// Go back to the rule of the home's jurisdiction
+    Clear(HoldChange),
+    /// List what was set
+    List(HoldList),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlacesSet {
+    #[command(flatten)]
+    pub(crate) change: HoldChange,
+    /// A jurisdiction or a region; again for more
+    #[arg(long = "allow", value_name = "PLACE", required = true, value_parser = parsed::<Where>)]
+    pub(crate) places: Vec<Where>,
 }
 
 #[derive(Debug, Args)]
@@ -140,6 +165,12 @@ pub(crate) enum KeyCommand {
     List(KeyList),
     /// Follow keys by new versions, or wrap and seal them anew; nothing that was sealed is touched
     Rotate(KeyRotate),
+    /// Make the next period's keys before it begins; every hour, say
+    Ahead(KeyAhead),
+    /// Put a root-key file under a passphrase, under another one, or under none
+    Passphrase(KeyPassphrase),
+    /// Move segments to the newest versions of their keys; what is sealed stays as it is
+    Rewrap(KeyRewrap),
     /// Erase lanes of a segment, or retire it whole, in every copy of it
     Erase(KeyErase),
     /// Destroy the keys of periods that are over, and those whose shredding is due
@@ -186,6 +217,34 @@ pub(crate) struct KeyRotate {
     /// With --root: drop this old root key, once nothing lies under it; what backups hold of it opens no more
     #[arg(long, value_name = "ID", requires = "root", conflicts_with = "finish")]
     pub(crate) retire: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyAhead {
+    /// Of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("new").required(true).args(["new_file", "none"]))]
+pub(crate) struct KeyPassphrase {
+    /// Of this region's root-key file [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// The file whose first line is the new passphrase; mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_file: Option<PathBuf>,
+    /// Under no passphrase: whoever reads the file has the root keys
+    #[arg(long)]
+    pub(crate) none: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyRewrap {
+    /// Segments, or directories with them; each is replaced by its next edition, or left as it is
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -298,6 +357,8 @@ pub(crate) enum AuditCommand {
     Verify(AuditVerify),
     /// Write ledger, chains and homes of a region to a file that the store's writers cannot change
     Export(AuditExport),
+    /// Say in the ledger how far the chains have come: what is cut from them later shows
+    Checkpoint(AuditCheckpoint),
 }
 
 #[derive(Debug, Args)]
@@ -328,9 +389,22 @@ pub(crate) struct AuditExport {
     /// Of this region [default: where this host is]
     #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
     pub(crate) region: Option<Region>,
-    /// Where to write it
+    /// Where to write it; with --every a directory
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Say a checkpoint and export, again and again until stopped, so often: `5 minutes`, `1 hour`
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) every: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditCheckpoint {
+    /// Of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// Look at every key row, too
+    #[arg(long)]
+    pub(crate) keys: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -383,6 +457,9 @@ pub(crate) struct Seal {
     /// The column or field with a record's event time; otherwise the time of sealing counts
     #[arg(long, value_name = "FIELD")]
     pub(crate) time: Option<String>,
+    /// Event times that may lie further from now than `event_window` of the configuration has it; it is audited
+    #[arg(long, value_name = "FROM..TO", requires = "time", value_parser = times)]
+    pub(crate) backfill: Option<Range<Time>>,
     /// What becomes of records that may not be sealed here
     #[arg(long, value_enum, default_value_t, requires = "route", conflicts_with = "tenant")]
     pub(crate) elsewhere: Elsewhere,
@@ -595,6 +672,9 @@ pub(crate) struct PostSeal {
     /// The column or field with a record's event time; otherwise the time of sealing counts
     #[arg(long, value_name = "FIELD")]
     pub(crate) time: Option<String>,
+    /// Event times that may lie more than 40 days back or one ahead
+    #[arg(long, value_name = "FROM..TO", requires = "time", value_parser = times)]
+    pub(crate) backfill: Option<Range<Time>>,
     /// Replace an output that exists
     #[arg(long)]
     pub(crate) force: bool,
@@ -674,6 +754,13 @@ fn time(text: &str) -> Result<Time, String> {
     event_time::recognise(text).ok_or_else(|| "write it like 2026-11-24T08:30:00Z or 2026-11-24".to_owned())
 }
 
+fn times(text: &str) -> Result<Range<Time>, String> {
+    let how = "write it FROM..TO, like 2026-01-01..2026-02-01";
+    let (from, to) = text.split_once("..").ok_or(how)?;
+    let range = time(from)?..time(to)?;
+    if range.start >= range.end { Err("it ends before it begins".to_owned()) } else { Ok(range) }
+}
+
 fn records(text: &str) -> Result<std::ops::Range<u64>, String> {
     let how = "write it A..B, like 0..100, ..100 or 100..";
     let (start, end) = text.split_once("..").ok_or(how)?;
@@ -697,6 +784,10 @@ mod tests {
         assert_eq!(records("3..5"), Ok(3..5));
         assert_eq!(records("..5"), Ok(0..5));
         assert_eq!(records("3.."), Ok(3..u64::MAX));
+        assert!(times("2026-01-01..2026-02-01").is_ok());
+        for bad in ["2026-01-01", "2026-02-01..2026-01-01", "..2026-01-01", "2026-01-01..", ""] {
+            assert!(times(bad).is_err(), "{bad}");
+        }
         for bad in ["3", "5..3", "a..b", "-1..2", "1...2"] {
             records(bad).unwrap_err();
         }
@@ -705,5 +796,16 @@ mod tests {
         for bad in ["", "tenant=a", "tenant=a,tenant=b", "tenant=,type=b", "account=a,type=b"] {
             route(bad).unwrap_err();
         }
+    }
+}
+
+/// A time of at least a second, as it is said: `5 minutes`.
+fn span(text: &str) -> Result<Duration, String> {
+    let span = domicile::retention::span(text).map_err(|error| error.to_string())?;
+    let day = domicile::Time::EPOCH;
+    let until = day.after(span).map(|until| until.micros() - day.micros());
+    match until.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros) {
+        Some(span) if span >= Duration::from_secs(1) => Ok(span),
+        _ => Err("a time of at least a second".to_owned()),
     }
 }

@@ -24,10 +24,20 @@ pub(crate) fn config(common: &Common, report: &Report) -> Result<Config> {
     Ok(config)
 }
 
-/// Opens what the configuration describes.
+/// Opens what the configuration describes, and follows what becomes of the keys that are in use while the program runs.
 pub(crate) async fn domicile(common: &Common, report: &Report) -> Result<Domicile> {
     let domicile = Domicile::from_config(&config(common, report)?).await?;
     report.closes(&domicile);
+    let in_use = domicile.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(in_use.keyring().poll_age()).await;
+            // What it learns, the keys in use know: whoever reads or seals with them is told why they ended.
+            if let Err(error) = in_use.keep_up().await {
+                tracing::warn!(cause = %error, "keys in use could not be kept up");
+            }
+        }
+    });
     Ok(domicile)
 }
 

@@ -20,7 +20,9 @@ fn main() -> ExitCode {
         Err(usage) => return report::wrong_usage(&usage),
     };
     let report = Report::new(&arguments.common);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // One thread beside this one: keys in use are kept up while this one reads and writes files.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(source) => {
             let error =
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
                 commands::home::choose(common, choose, &report).await
             }
             Command::Home(HomeCommand::List(list)) => commands::home::list(common, list, &report).await,
+            Command::Home(HomeCommand::Places(places)) => {
+                commands::places::run(common, places, &report).await
+            }
             Command::Seal(seal) => commands::seal::run(common, seal, &report).await,
             Command::Open(open) => commands::open::run(common, open, &report).await,
             Command::Inspect(inspect) => commands::inspect::run(inspect, &report),
@@ -43,6 +48,11 @@ fn main() -> ExitCode {
             Command::Verify(verify) => commands::verify::run(common, verify, &report).await,
             Command::Key(KeyCommand::List(list)) => commands::key::list(common, list, &report).await,
             Command::Key(KeyCommand::Rotate(rotate)) => commands::key::rotate(common, rotate, &report).await,
+            Command::Key(KeyCommand::Ahead(ahead)) => commands::key::ahead(common, ahead, &report).await,
+            Command::Key(KeyCommand::Passphrase(passphrase)) => {
+                commands::passphrase::run(common, passphrase, &report)
+            }
+            Command::Key(KeyCommand::Rewrap(rewrap)) => commands::key::rewrap(common, rewrap, &report).await,
             Command::Key(KeyCommand::Erase(erase)) => commands::key::erase(common, erase, &report).await,
             Command::Key(KeyCommand::Expire(expire)) => commands::key::expire(common, expire, &report).await,
             Command::Key(KeyCommand::Hold(hold)) => commands::key::hold(common, hold, &report).await,
@@ -57,6 +67,9 @@ fn main() -> ExitCode {
             }
             Command::Audit(AuditCommand::Export(export)) => {
                 commands::audit::export(common, export, &report).await
+            }
+            Command::Audit(AuditCommand::Checkpoint(checkpoint)) => {
+                commands::audit::checkpoint(common, checkpoint, &report).await
             }
             Command::Post(PostCommand::Init(init)) => commands::post::init(init, &report),
             Command::Post(PostCommand::Enrol(enrol)) => commands::post::enrol(common, enrol, &report).await,

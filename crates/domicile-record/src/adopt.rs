@@ -10,14 +10,11 @@ use domicile::posts::{Admission, Adopted, Posts};
 use domicile::{Action, Code, Domicile, Error, RecordType, Result, Scope, wire};
 use sha2::{Digest, Sha256};
 
-use crate::format::{
-    BlockHeader, BlockKind, Footer, LaneKey, LaneNo, LaneOpen, Origin, Section, SegmentHeader, footer_block,
-};
+use crate::format::{LaneNo, LaneOpen, Origin, Section};
 use crate::lane_key;
 use crate::open::LaneOpener;
-use crate::reader::{
-    LanePlace, ReadableLane, Segment, SegmentFile, Source, State, Step, Walker, read_lane_open, unreadable,
-};
+use crate::reader::{LanePlace, ReadableLane, Segment, SegmentFile, Source, State, read_lane_open};
+use crate::rewrite::{changed, rewrite};
 use crate::writer::{SegmentSummary, Sink, lane_permit};
 
 /// A post's segment that is found good, and not written anew yet.
@@ -176,52 +173,9 @@ impl<'a, S: Source> Adopting<'a, S> {
             Adopted::Before(said) if said.leaf == leaf.leaf() => leaf,
             Adopted::Before(said) => self.leaf_of(said.leaf).await?,
         };
-        let file = &self.segment.file;
-        let header = SegmentHeader { edition: file.header.edition.saturating_add(1), ..file.header.clone() };
-        let mut at = 0;
-        let mut write = |bytes: &[u8]| -> Result<u64> {
-            let before = at;
-            sink.write_all(bytes).map_err(failed)?;
-            at += bytes.len() as u64;
-            Ok(before)
-        };
-        write(&header.encode())?;
-        let mut lanes: BTreeMap<LaneNo, (LaneKey, Vec<u64>)> = BTreeMap::new();
-        let mut walker = Walker::new(&file.source, &file.header, file.length);
-        let (mut body, mut blocks) = (Vec::new(), 0);
-        while let Some(step) = walker.next().map_err(|source| unreadable(0, source))? {
-            let Step::Block { at: from, header: block, encoded } = step else {
-                return Err(Error::new(Code::SegmentCorrupt, "the segment changed while it was adopted"));
-            };
-            if block.kind == BlockKind::Footer {
-                break;
-            }
-            body.resize(block.body_bytes(), 0);
-            let behind = from + BlockHeader::BYTES as u64;
-            file.source.read_at(behind, &mut body).map_err(|source| unreadable(behind, source))?;
-            blocks += 1;
-            if block.kind == BlockKind::LaneOpen {
-                body.truncate(block.payload_bytes());
-                let open = LaneOpen::decode(&body, block.lane).map_err(misfit)?;
-                let key = LaneKey::new(open.descriptor.scope.clone(), open.descriptor.period, block.lane);
-                let block = self.adopted_opening(&block, open, &leaf).await?;
-                lanes.insert(key.lane, (key, vec![write(&block)?]));
-                continue;
-            }
-            let start = write(&encoded)?;
-            write(&body)?;
-            if let Some((_, offsets)) = lanes.get_mut(&block.lane) {
-                offsets.push(start);
-            }
-        }
-        let mut footer = Footer::new();
-        for (key, offsets) in lanes.into_values() {
-            footer.add(key, offsets);
-        }
-        let payload = footer.encode(&header, write(&[])?).map_err(misfit)?;
-        write(&footer_block(&header.id, blocks, &payload).map_err(misfit)?)?;
-        sink.flush().and_then(|()| sink.sync()).map_err(failed)?;
-        Ok((sink, SegmentSummary { file_bytes: at, ..self.summary }))
+        let opening = async |lane, open| self.adopted_opening(lane, open, &leaf).await;
+        let file_bytes = rewrite(&self.segment.file, &mut sink, opening).await?;
+        Ok((sink, SegmentSummary { file_bytes, ..self.summary }))
     }
 
     async fn segment_leaf(&self) -> Result<SegmentLeaf> {
@@ -243,25 +197,18 @@ impl<'a, S: Source> Adopting<'a, S> {
     /// The opening of a lane with its data key wrapped; the secret that it was sealed to is left out.
     async fn adopted_opening(
         &self,
-        block: &BlockHeader,
+        lane: LaneNo,
         open: LaneOpen,
         segment_leaf: &SegmentLeaf,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<LaneOpen> {
         let header = &self.segment.file.header;
-        let changed = || Error::new(Code::SegmentCorrupt, "the segment changed while it was adopted");
-        let data_key = self.keys.get(&block.lane).ok_or_else(changed)?;
+        let data_key = self.keys.get(&lane).ok_or_else(changed)?;
         let descriptor = open.descriptor.encode().map_err(misfit)?;
         let owner = lane_key::owner(header, &descriptor, &open.commitment);
         let permit = lane_permit(self.domicile, &header.place, &open.descriptor.scope).await?;
         let leaf = self.domicile.keyring().sealing_leaf(permit, open.descriptor.period).await?;
         let wrapped = Some(leaf.wrap(segment_leaf, data_key, &owner)?);
-        let open = LaneOpen { wrapped, post: open.post.map(PostSeal::adopted), ..open };
-        let payload = open.encode().map_err(misfit)?;
-        let length = u32::try_from(payload.len()).map_err(|_| changed())?;
-        let block = BlockHeader { length, ..*block };
-        let mut bytes = [&block.encode(&header.id)[..], &payload].concat();
-        bytes.resize(BlockHeader::BYTES + block.body_bytes(), 0);
-        Ok(bytes)
+        Ok(LaneOpen { wrapped, post: open.post.map(PostSeal::adopted), ..open })
     }
 }
 
@@ -304,6 +251,7 @@ fn check_end<S: Source>(
         id: header.id,
         place: header.place.clone(),
         created: header.created,
+        origin: header.origin,
         lanes: summary.lanes,
         blocks: summary.blocks.saturating_add(1),
         records: summary.records,
@@ -330,8 +278,4 @@ const NO_SEAL: wire::Malformed = wire::Malformed { what: "seal of a post", at: 0
 
 fn misfit(source: wire::Malformed) -> Error {
     Error::new(Code::SegmentCorrupt, "a structure of the segment does not fit").because(source)
-}
-
-fn failed(source: std::io::Error) -> Error {
-    Error::output_failed("the segment could not be written", source)
 }

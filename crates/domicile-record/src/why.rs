@@ -115,7 +115,7 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         }
     };
     if let Some(known) = known {
-        if let Err(error) = domicile.guard().check_place(&known.place) {
+        if let Err(error) = domicile.check_region_processing(&known.place).await {
             explanation.obstacles.push(error.into());
         }
         match &known.kms {
@@ -148,6 +148,10 @@ pub async fn why<S: Source>(domicile: &Domicile, source: S) -> Result<Explanatio
         let home = match domicile.home(&scope).await {
             Ok(home) => {
                 obstacles.extend(home.check_signed().err().map(Obstacle::from));
+                let processing =
+                    domicile.check_processing(home.place(), &scope).await.err().map(Obstacle::from);
+                // What stands in the way of the whole region is said once.
+                obstacles.extend(processing.filter(|obstacle| !explanation.obstacles.contains(obstacle)));
                 if home.place() != place {
                     let what =
                         format!("{scope} is at home in {}, and this segment is of {place}", home.place());

@@ -21,7 +21,7 @@ use crate::random::Randomness;
 use crate::region::{Place, Region};
 use crate::scope::Scope;
 use crate::store::{KeyName, KeyStore};
-use crate::time::Clock;
+use crate::time::{Clock, Time};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,6 +62,10 @@ pub enum EventKind {
     Issue,
     /// A post's segment was adopted: recorded before it is said.
     Adopt,
+    /// Records of other times than the present are sealed, as somebody asked for.
+    Backfill,
+    /// A checkpoint is said: recorded before, so that this process's own chain is in it.
+    Checkpoint,
 }
 
 /// One event. What does not apply is left out.
@@ -262,7 +266,14 @@ pub struct AuditChain {
     kms: Arc<dyn Kms>,
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
-    head: tokio::sync::Mutex<Option<Head>>,
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    head: Option<Head>,
+    /// What could not be written when it happened, with when that was.
+    kept: Vec<(Time, Event)>,
 }
 
 #[derive(Debug)]
@@ -273,6 +284,9 @@ struct Head {
 }
 
 impl AuditChain {
+    /// The most events that are kept while the chain is out of reach.
+    pub const KEPT_MAX: usize = 10_000;
+
     /// The chain of a process that is at `place`, kept in that region's store and begun under its key.
     pub(crate) fn new(
         place: Place,
@@ -282,7 +296,7 @@ impl AuditChain {
         clock: Arc<dyn Clock>,
         randomness: Arc<dyn Randomness>,
     ) -> Self {
-        Self { place, actor, store, kms, clock, randomness, head: tokio::sync::Mutex::new(None) }
+        Self { place, actor, store, kms, clock, randomness, state: tokio::sync::Mutex::default() }
     }
 
     /// Records events; they are durable when this returns.
@@ -291,7 +305,42 @@ impl AuditChain {
     /// [`AuditUnavailable`](Code::AuditUnavailable): nothing was recorded, and what the events speak of
     /// must not happen.
     pub async fn record(&self, events: &[Event]) -> Result<()> {
-        let mut head = self.head.lock().await;
+        let mut state = self.state.lock().await;
+        self.write(&mut state, events).await
+    }
+
+    /// Records events of what is done and stands by itself; where the chain is out of reach they are kept, at most
+    /// [`KEPT_MAX`](Self::KEPT_MAX) of them, and written before the next ones. What a process still keeps when it ends is
+    /// in no chain: the caller says so, who finds it in [`kept`](Self::kept).
+    ///
+    /// # Errors
+    /// As [`record`](Self::record), for anything but an outage, and when too many are kept.
+    pub async fn record_when_possible(&self, events: &[Event]) -> Result<()> {
+        let mut state = self.state.lock().await;
+        match self.write(&mut state, events).await {
+            Err(error) if error.is_outage() && state.kept.len() + events.len() <= Self::KEPT_MAX => {
+                tracing::warn!(cause = %error, events = events.len(), "audit events are kept until they can be written");
+                let now = self.clock.now();
+                state.kept.extend(events.iter().map(|event| (now, event.clone())));
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    /// Writes what is kept, if anything is. Says how many events still are.
+    pub async fn kept(&self) -> usize {
+        let mut state = self.state.lock().await;
+        if !state.kept.is_empty()
+            && let Err(error) = self.write(&mut state, &[]).await
+        {
+            tracing::warn!(cause = %error, "audit events are still kept");
+        }
+        state.kept.len()
+    }
+
+    async fn write(&self, state: &mut State, events: &[Event]) -> Result<()> {
+        let State { head, kept } = state;
         let unavailable = |source: Error| {
             Error::new(
                 Code::AuditUnavailable,
@@ -312,10 +361,12 @@ impl AuditChain {
                 Head { chain: begun.chain, number: 0, digest: begun.digest() }
             }
         };
-        let time = self.clock.now().to_string();
-        let mut sealed = Vec::with_capacity(events.len());
-        for event in events {
-            let entry = Entry { time: time.clone(), actor: &self.actor, here: &self.place.region, event };
+        let now = self.clock.now();
+        let events =
+            kept.iter().map(|(time, event)| (*time, event)).chain(events.iter().map(|event| (now, event)));
+        let mut sealed = Vec::new();
+        for (time, event) in events {
+            let entry = Entry { time: time.to_string(), actor: &self.actor, here: &self.place.region, event };
             let body = serde_json::to_string(&entry).map_err(|source| {
                 unavailable(Error::new(Code::StoreUnavailable, "an event has no JSON").because(source))
             })?;
@@ -325,6 +376,7 @@ impl AuditChain {
         }
         self.store.append_events(chain, &sealed).await.map_err(unavailable)?;
         *head = Some(Head { chain, number, digest });
+        kept.clear();
         observe::recorded(sealed.len());
         Ok(())
     }

@@ -16,9 +16,11 @@ use serde::Deserialize;
 
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
+use crate::event_window::EventWindow;
 use crate::files;
 use crate::kms::{Agreement, AwsOptions, Kms, LocalKms, PassphraseSource, VerifyingKey};
 use crate::period::PeriodUnit;
+use crate::processing::Processing;
 use crate::region::{Jurisdiction, Place, Region};
 use crate::retention::{self, Retention};
 use crate::scope::{RecordType, TenantId};
@@ -50,6 +52,13 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// [retention.EU]
 /// voice = "6 months"               # so long after the end of their period; the others for ever
 ///
+/// [event_window]                  # event times further off are a wrong clock or field
+/// back = "40 days"
+/// ahead = "1 day"
+///
+/// [processing]
+/// EU = ["EU", "GB"]                # where records of the EU may be processed; without a rule, in their jurisdiction
+///
 /// [erasure]
 /// backups_kept = "35 days"         # of the key stores: when the last is gone, an erasure is final
 /// # "#;
@@ -65,6 +74,8 @@ pub struct Config {
     engine: Option<Engine>,
     periods: BTreeMap<RecordType, PeriodUnit>,
     retention: Retention,
+    processing: Processing,
+    event_window: EventWindow,
     backups_kept: Option<jiff::Span>,
     witness: PathBuf,
     regions: BTreeMap<Region, RegionConfig>,
@@ -149,10 +160,21 @@ struct File {
     #[serde(default)]
     retention: BTreeMap<Jurisdiction, BTreeMap<RecordType, String>>,
     #[serde(default)]
+    processing: BTreeMap<Jurisdiction, Vec<String>>,
+    #[serde(default)]
+    event_window: FileEventWindow,
+    #[serde(default)]
     erasure: FileErasure,
     witness: Option<PathBuf>,
     regions: BTreeMap<Region, FileRegion>,
     post: Option<PostConfig>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEventWindow {
+    back: Option<String>,
+    ahead: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -303,6 +325,17 @@ impl Config {
                     .map_err(|error| at(error.at(place)))?;
             }
         }
+        let mut processing = Processing::default();
+        for (jurisdiction, places) in file.processing {
+            let at = |error: Error| at(error.at(format!("processing.{jurisdiction}")));
+            let places = places.iter().map(|place| place.parse()).collect::<Result<_>>().map_err(at)?;
+            processing.add(jurisdiction.clone(), places).map_err(at)?;
+        }
+        let usual = EventWindow::default();
+        let span = |text: Option<String>, usual| text.map_or(Ok(usual), |text| retention::span(&text));
+        let event_window = span(file.event_window.back, usual.back())
+            .and_then(|back| EventWindow::new(back, span(file.event_window.ahead, usual.ahead())?))
+            .map_err(|error| at(error.at("event_window")))?;
         let backups_kept = file.erasure.backups_kept.as_deref().map(retention::span).transpose();
         let backups_kept = backups_kept.map_err(|error| at(error.at("erasure.backups_kept")))?;
         let witness = match (file.witness, regions.get(&here.region).map(|region| &region.store)) {
@@ -318,6 +351,8 @@ impl Config {
             engine,
             periods: file.periods,
             retention,
+            processing,
+            event_window,
             backups_kept,
             witness,
             regions,
@@ -364,6 +399,18 @@ impl Config {
     #[must_use]
     pub fn retention(&self) -> &Retention {
         &self.retention
+    }
+
+    /// Where records may be processed, by the jurisdiction of their home.
+    #[must_use]
+    pub fn processing(&self) -> &Processing {
+        &self.processing
+    }
+
+    /// How far from now event times may lie.
+    #[must_use]
+    pub fn event_window(&self) -> EventWindow {
+        self.event_window
     }
 
     /// How long backups of the key stores are kept, if the operator says so.

@@ -1,15 +1,19 @@
 //! What is wrong with a place, before it matters: nothing is changed, and no record is opened.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domicile::Domicile;
 use crate::error::{Error, Result};
+use crate::export::Export;
 use crate::guard::{Action, Purpose};
 use crate::keyring::Cause;
+use crate::ledger::{Statement, StatementKind};
 use crate::region::Region;
+use crate::time::Time;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -101,7 +105,7 @@ fn host(found: &mut Examination) {
 /// The key services of one region: those of here must answer, those of places that are not permitted here must not.
 async fn places(domicile: &Domicile, region: &Region, found: &mut Examination) -> Result<()> {
     let known = domicile.region(region)?;
-    let permitted = domicile.guard().check_place(&known.place).is_ok();
+    let permitted = domicile.check_region_processing(&known.place).await.is_ok();
     let Some(kms) = &known.kms else { return Ok(()) };
     let answer = kms.probe().await;
     match (permitted, answer) {
@@ -142,11 +146,18 @@ async fn places(domicile: &Domicile, region: &Region, found: &mut Examination) -
 async fn ledger(domicile: &Domicile, here: &Region, found: &mut Examination) {
     let verified = async {
         let export = domicile.export(here).await?;
-        export.verify(&domicile.region(here)?.verifying_key)
+        let statements = export.verify(&domicile.region(here)?.verifying_key)?;
+        let checkpoint = domicile.check_checkpoint(here, &statements).await?;
+        Ok((export, statements, checkpoint))
     };
     match verified.await {
-        Err(error) => found.add(Severity::Wrong, "ledger", &error),
-        Ok(statements) => {
+        Err(error) => {
+            let error: Error = error;
+            found.add(Severity::Wrong, "ledger", &error);
+        }
+        Ok((export, statements, checkpoint)) => {
+            exposed(domicile, &export, &statements, checkpoint, found);
+            cache(&export, found);
             let ahead = statements.last().map_or(0, |last| last.said.micros() - domicile.now().micros());
             if ahead > CLOCK_BEHIND_MAX {
                 found.say(
@@ -157,6 +168,94 @@ async fn ledger(domicile: &Domicile, here: &Region, found: &mut Examination) {
                 );
             }
         }
+    }
+}
+
+/// How long the ends of chains may be exposed before it is worth a word, in microseconds.
+const CHECKPOINT_AGE_MAX: i64 = 86_400_000_000;
+
+/// What whoever may write the store could still take back unseen.
+fn exposed(
+    domicile: &Domicile,
+    export: &Export,
+    statements: &[Statement],
+    checkpoint: Option<Time>,
+    found: &mut Examination,
+) {
+    let here = &export.region;
+    let since = checkpoint.or_else(|| export.chains.iter().map(|(begun, _)| begun.begun).min());
+    if since.is_some_and(|since| domicile.now().micros() - since.micros() > CHECKPOINT_AGE_MAX) {
+        let what = match checkpoint {
+            Some(said) => {
+                format!("the newest checkpoint of {here} is of {said}: later events can be cut off unseen")
+            }
+            None => format!(
+                "no checkpoint of {here} was ever said: the ends of audit chains can be cut off unseen"
+            ),
+        };
+        found.say(
+            Severity::Weak,
+            "ledger",
+            what,
+            "domicile audit export --every '5 minutes' -o DIR, where the store's writers cannot write",
+        );
+    }
+    let exported = match domicile.exported(here) {
+        Ok(Some(exported)) => exported,
+        // A host that remembers nothing cannot say.
+        Ok(None) => return,
+        Err(error) => return found.add(Severity::Wrong, "ledger", &error),
+    };
+    let is_tombstone =
+        |statement: &&Statement| matches!(statement.kind, StatementKind::Erased | StatementKind::Destroyed);
+    let alone =
+        statements.iter().filter(|statement| statement.number > exported).filter(is_tombstone).count();
+    if alone > 0 {
+        found.say(
+            Severity::Weak,
+            "ledger",
+            format!("{alone} erasures stand in the store of {here} alone, and in no export from this host"),
+            "domicile audit export -o FILE: after a restore, what no export says is not erased again",
+        );
+    }
+}
+
+/// How often a process may have one branch key unwrapped in an hour, and more, before its cache does not work.
+const UNWRAPS_AN_HOUR_MAX: u64 = 30;
+
+/// A process that has its branch keys unwrapped again and again does not keep them.
+fn cache(export: &Export, found: &mut Examination) {
+    /// What of an event is looked at.
+    #[derive(Deserialize)]
+    struct Unwrap {
+        time: String,
+        event: String,
+        key: Option<String>,
+        outcome: String,
+    }
+    let mut worst: Option<(u64, String)> = None;
+    for (_, events) in &export.chains {
+        let mut by_hour: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for event in events {
+            let Ok(Unwrap { time, event, key: Some(key), outcome }) = serde_json::from_str(&event.body)
+            else {
+                continue;
+            };
+            if event == "unwrap" && outcome == "ok" {
+                // `2026-11-25T08`
+                *by_hour.entry((key, time.get(..13).unwrap_or_default().to_owned())).or_default() += 1;
+            }
+        }
+        let most = by_hour.into_iter().map(|((_, hour), count)| (count, hour)).max();
+        worst = worst.max(most);
+    }
+    if let Some((count, hour)) = worst.filter(|(count, _)| *count > UNWRAPS_AN_HOUR_MAX) {
+        found.say(
+            Severity::Weak,
+            "keys",
+            format!("one process had one branch key unwrapped {count} times in the hour of {hour}:00Z"),
+            "a key is asked for every ten minutes by a process that keeps one Domicile: open it once, and clone it",
+        );
     }
 }
 

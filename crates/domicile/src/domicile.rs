@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::audit::{AuditChain, Event, EventKind};
+use crate::checkpoint::{self, CheckpointReport};
 use crate::choosing::{ChoiceReport, Homes};
 use crate::config::{Config, KmsConfig, Url};
 use crate::engine::{Engine, Engines, Suite};
@@ -12,12 +13,13 @@ use crate::error::{Code, Error, Result};
 use crate::export::Export;
 use crate::guard::{Action, Guard, Permit};
 use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
-use crate::keyring::{Ages, ErasureReport, Follower, Keyring, RegionParts, ReplayReport};
+use crate::keyring::{Ages, ErasureReport, Follower, Keyring, PlacesRule, RegionParts, ReplayReport};
 use crate::kms::{Custody, Holder};
 use crate::known_regions::{KnownRegion, KnownRegions};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Statement};
 use crate::period::{Period, PeriodUnit};
 use crate::posts::Posts;
+use crate::processing::Processing;
 use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
 use crate::retention::Retention;
@@ -37,6 +39,7 @@ struct Inner {
     guard: Guard,
     regions: KnownRegions,
     homes: Homes,
+    witness: Option<Arc<Witness>>,
     keyring: Keyring,
     audit: Arc<AuditChain>,
     periods: BTreeMap<RecordType, PeriodUnit>,
@@ -55,6 +58,7 @@ pub struct Builder {
     periods: BTreeMap<RecordType, PeriodUnit>,
     custody: BTreeMap<(Region, Option<TenantId>), Custody>,
     retention: Retention,
+    processing: Processing,
     backups_kept: Option<jiff::Span>,
     ages: Ages,
     witness: Option<std::path::PathBuf>,
@@ -91,6 +95,13 @@ impl Builder {
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// Says where records may be processed, by the jurisdiction of their home; otherwise there alone.
+    #[must_use]
+    pub fn processing(mut self, processing: Processing) -> Self {
+        self.processing = processing;
         self
     }
 
@@ -193,7 +204,8 @@ impl Builder {
         let keys = self.regions.all().filter_map(parts).collect();
         Ok(Domicile {
             inner: Arc::new(Inner {
-                guard: Guard::new(here.place.clone()),
+                guard: Guard::new(here.place.clone(), self.processing),
+                witness,
                 keyring: Keyring::new(
                     keys,
                     self.ages,
@@ -271,7 +283,8 @@ impl Domicile {
                 store: store(&region.store)?.keys,
             });
         }
-        builder = builder.retention(config.retention().clone()).witness(config.witness());
+        builder = builder.retention(config.retention().clone()).processing(config.processing().clone());
+        builder = builder.witness(config.witness());
         if let Some(kept) = config.backups_kept() {
             builder = builder.backups_kept(kept);
         }
@@ -287,6 +300,7 @@ impl Domicile {
     /// Closes the stores: what is asked of them later fails. A process that ends without it leaves files beside
     /// an SQLite store, which the next one takes up.
     pub async fn close(&self) {
+        self.inner.audit.kept().await;
         for known in self.inner.regions.all() {
             known.store.close().await;
         }
@@ -303,6 +317,7 @@ impl Domicile {
             periods: BTreeMap::new(),
             custody: BTreeMap::new(),
             retention: Retention::default(),
+            processing: Processing::default(),
             backups_kept: None,
             ages: Ages::default(),
             witness: None,
@@ -395,9 +410,47 @@ impl Domicile {
     /// As [`permit`](Self::permit).
     pub async fn consider(&self, scope: &Scope, action: &Action) -> Result<Permit> {
         let (home, chosen) = self.inner.homes.look_up(scope).await?;
-        self.inner.guard.check_place(home.place()).map_err(|error| error.at(format!("scope {scope}")))?;
+        let orders = self.inner.keyring.orders_of(&home.place().region).await?;
+        let rule = orders.as_ref().and_then(|orders| orders.places_of(scope));
+        let guard = &self.inner.guard;
+        guard.check_scope(home.place(), rule).map_err(|error| error.at(format!("scope {scope}")))?;
         let home = self.inner.homes.settle(home, &chosen).await?;
-        self.inner.guard.permit(&home, action.clone())
+        guard.permit(&home, rule, action.clone())
+    }
+
+    /// Whether records of a scope that is at home in `home` may be processed here: as that home says of the scope, or else
+    /// by the rule of its jurisdiction. No key service is asked.
+    ///
+    /// # Errors
+    /// [`HomeRefused`](Code::HomeRefused) with home, this place and the rule; those of the home's store, where this host
+    /// has its keys.
+    pub async fn check_processing(&self, home: &Place, scope: &Scope) -> Result<()> {
+        let orders = self.inner.keyring.orders_of(&home.region).await?;
+        let rule = orders.as_ref().and_then(|orders| orders.places_of(scope));
+        self.inner.guard.check_scope(home, rule)
+    }
+
+    /// Whether a region's own keys may be used here: where its records may be processed, or those of any of its scopes.
+    ///
+    /// # Errors
+    /// [`HomeRefused`](Code::HomeRefused) with home, this place and the rule.
+    pub async fn check_region_processing(&self, place: &Place) -> Result<()> {
+        self.inner.guard.check_region(place, &self.rules_beyond(place).await)
+    }
+
+    /// What a region said of places, for a host whose place the configuration alone does not permit; nothing where its
+    /// store does not answer, or must be made good first.
+    async fn rules_beyond(&self, place: &Place) -> Vec<PlacesRule> {
+        if self.inner.guard.check_place(place).is_ok() {
+            return Vec::new();
+        }
+        match self.inner.keyring.orders_of(&place.region).await {
+            Ok(orders) => orders.map(|orders| orders.places().cloned().collect()).unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(cause = %error, region = %place.region, "where its records may be processed cannot be asked");
+                Vec::new()
+            }
+        }
     }
 
     /// The guard's word for one use of a region's own keys here. Refusals are recorded.
@@ -407,7 +460,8 @@ impl Domicile {
     /// [`PurposeReference`](Code::PurposeReference) when the purpose needs a reference.
     pub async fn permit_region(&self, region: &Region, action: Action) -> Result<Permit> {
         let place = &self.region(region)?.place;
-        match self.inner.guard.permit_region(place, action.clone()) {
+        let rules = self.rules_beyond(place).await;
+        match self.inner.guard.permit_region(place, &rules, action.clone()) {
             Ok(permit) => Ok(permit),
             Err(error) => Err(self.refuse(error, &Scope::of_region(), &action).await),
         }
@@ -428,13 +482,7 @@ impl Domicile {
             audit: &inner.audit,
             clock: &*inner.clock,
             periods: &inner.periods,
-            ledger: Ledger {
-                region: region.clone(),
-                verifying_key: known.verifying_key,
-                kms: known.kms.clone(),
-                store: known.store.clone(),
-                clock: inner.clock.clone(),
-            },
+            ledger: self.ledger(known),
             view: tokio::sync::Mutex::default(),
         })
     }
@@ -448,6 +496,16 @@ impl Domicile {
         let permit = self.permit_region(region, action).await?;
         let days = self.posts(region).await?.days_due().await?;
         self.inner.keyring.destroy_posts(permit, &days).await
+    }
+
+    /// Learns what changed, for all data keys that this process has in use: what was rotated, erased, destroyed, held or
+    /// shredded anywhere, and whether key services still consent. Call it every few seconds while segments are open; it
+    /// asks a store when what is known of it is older than the poll's age, and otherwise costs nothing.
+    ///
+    /// # Errors
+    /// As [`Keyring::keep_up`]: what is in use knows by itself what it may not do any longer.
+    pub async fn keep_up(&self) -> Result<()> {
+        self.inner.keyring.keep_up().await
     }
 
     /// The keys.
@@ -516,6 +574,80 @@ impl Domicile {
         let homes = self.inner.homes.registry.homes(None).await?;
         export.homes = homes.into_iter().filter(|home| home.choice.region == *region).collect();
         Ok(export)
+    }
+
+    /// Says in a region's ledger how far the audit chains in its store have come: whatever is cut from them later shows
+    /// against it. `with_keys` also looks at every key row, so that one that is changed without a trace shows. Say one on
+    /// a clock, and export it to where those who may write to the store cannot: later events are exposed until then.
+    ///
+    /// # Errors
+    /// Those of [`permit_region`](Self::permit_region); [`LedgerUnverified`](Code::LedgerUnverified) when a chain was cut
+    /// since the last one; those of the key service, the store and the audit chain.
+    pub async fn checkpoint(
+        &self,
+        region: &Region,
+        action: Action,
+        with_keys: bool,
+    ) -> Result<CheckpointReport> {
+        let permit = self.permit_region(region, action).await?;
+        let event = Event::new(EventKind::Checkpoint).action(permit.action()).region(region);
+        self.inner.audit.record(&[event]).await?;
+        checkpoint::say(&self.ledger(self.region(region)?), with_keys).await
+    }
+
+    /// Whether the keys of a region are what its newest checkpoint that looked at them says, and when the newest one was
+    /// said. Nothing can be said of the keys where something was changed or made since then.
+    ///
+    /// # Errors
+    /// Those of the store; [`LedgerUnverified`](Code::LedgerUnverified) when a key row was changed and nothing says so.
+    pub async fn check_checkpoint(&self, region: &Region, statements: &[Statement]) -> Result<Option<Time>> {
+        let Some((said, keys)) = checkpoint::newest(statements)? else { return Ok(None) };
+        let store = &*self.region(region)?.store;
+        let same = match &keys {
+            Some(keys) => checkpoint::check_keys(store, region, keys).await?,
+            None => None,
+        };
+        if same == Some(false) {
+            return Err(Error::new(
+                Code::LedgerUnverified,
+                format!("a key of {region} was changed, and nothing says so"),
+            )
+            .rule("whoever writes a key leaves a change that others follow")
+            .advise(
+                "rows were written behind Domicile's back: find out by whom, and compare with a backup",
+            ));
+        }
+        Ok(Some(said))
+    }
+
+    /// Remembers that an export was written: [`doctor`](crate::doctor) says what no export holds.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](Code::StoreUnavailable) when this host cannot remember it.
+    pub fn note_exported(&self, export: &Export) -> Result<()> {
+        let newest = export.ledger.last().map_or(0, |last| last.number);
+        match &self.inner.witness {
+            Some(witness) => witness.note_exported(&export.region, newest),
+            None => Ok(()),
+        }
+    }
+
+    /// The newest entry of a region's ledger that was exported from this host; none where this host remembers nothing.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](Code::StoreUnavailable) when what it remembers cannot be read.
+    pub fn exported(&self, region: &Region) -> Result<Option<u64>> {
+        self.inner.witness.as_ref().map(|witness| witness.exported(region)).transpose()
+    }
+
+    fn ledger(&self, known: &KnownRegion) -> Ledger {
+        Ledger {
+            region: known.place.region.clone(),
+            verifying_key: known.verifying_key,
+            kms: known.kms.clone(),
+            store: known.store.clone(),
+            clock: self.inner.clock.clone(),
+        }
     }
 
     /// Makes a restored store good with an export: the homes that were chosen since, and then everything that was

@@ -355,6 +355,26 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a key service or a store was out of reach, and nothing behind that said no: only then may records be
+    /// sealed without it. A denial is no outage, however it shows.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            let denied = match source.downcast_ref::<Self>() {
+                Some(error) => !error.is_retryable(),
+                None => false,
+            };
+            if denied {
+                return false;
+            }
+            cause = source.source();
+        }
+        self.is_retryable()
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.what)?;

@@ -8,6 +8,7 @@ use std::io::{BufRead, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{ChainBeginning, ChainId, SealedEvent, verify_chain};
+use crate::checkpoint;
 use crate::error::{Code, Error, Result};
 use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
@@ -218,7 +219,7 @@ impl Export {
         }
     }
 
-    /// Verifies the ledger from its first entry to its last, and every chain.
+    /// Verifies the ledger from its first entry to its last, every chain, and that no chain is less than a checkpoint says.
     ///
     /// # Errors
     /// [`LedgerUnverified`](Code::LedgerUnverified), naming the first entry or event that is not what was signed.
@@ -227,6 +228,7 @@ impl Export {
         for (beginning, events) in &self.chains {
             verify_chain(beginning, events, key)?;
         }
+        checkpoint::hold(&statements, &self.chains)?;
         Ok(statements)
     }
 

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use crate::error::{Code, Error, Result};
 use crate::home::Home;
+use crate::keyring::PlacesRule;
+use crate::processing::{Processing, Where, shown};
 use crate::region::Place;
 use crate::scope::Scope;
 
@@ -202,12 +204,13 @@ impl Permit {
 #[derive(Debug, Clone)]
 pub struct Guard {
     here: Place,
+    processing: Processing,
 }
 
 impl Guard {
     /// The guard of a process that is `here`.
-    pub(crate) fn new(here: Place) -> Self {
-        Self { here }
+    pub(crate) fn new(here: Place, processing: Processing) -> Self {
+        Self { here, processing }
     }
 
     /// Where this process is.
@@ -216,57 +219,90 @@ impl Guard {
         &self.here
     }
 
-    /// Allows one use of the keys of a scope that has chosen its home.
+    /// Allows one use of the keys of a scope that has chosen its home; `rule` is what that home says of the scope.
     ///
     /// # Errors
-    /// [`HomeRefused`](Code::HomeRefused) when records of this home may not be processed here;
+    /// [`HomeRefused`](Code::HomeRefused) when records of this scope may not be processed here;
     /// [`HomePending`](Code::HomePending) while the home has not signed;
     /// [`PurposeReference`](Code::PurposeReference) when the purpose needs a reference.
-    pub(crate) fn permit(&self, home: &Home, action: Action) -> Result<Permit> {
-        self.check(&home.place, &action).map_err(|error| error.at(format!("scope {}", home.scope)))?;
+    pub(crate) fn permit(&self, home: &Home, rule: Option<&PlacesRule>, action: Action) -> Result<Permit> {
+        self.check_scope(&home.place, rule).map_err(|error| error.at(format!("scope {}", home.scope)))?;
+        check_reference(&action).map_err(|error| error.at(format!("scope {}", home.scope)))?;
         home.check_signed()?;
         Ok(Permit { scope: home.scope.clone(), home: home.place.clone(), action })
     }
 
-    /// Allows one use of a region's own keys, which every segment of the region needs.
+    /// Allows one use of a region's own keys, which every segment of the region needs. A place where any scope of the
+    /// region may be processed needs them too: `rules` are those that the region said.
     ///
     /// # Errors
     /// As [`permit`](Self::permit).
-    pub(crate) fn permit_region(&self, place: &Place, action: Action) -> Result<Permit> {
-        self.check(place, &action)?;
+    pub(crate) fn permit_region(
+        &self,
+        place: &Place,
+        rules: &[PlacesRule],
+        action: Action,
+    ) -> Result<Permit> {
+        self.check_region(place, rules)?;
+        check_reference(&action)?;
         Ok(Permit { scope: Scope::of_region(), home: place.clone(), action })
     }
 
-    /// Whether records that are at home in `place` may be processed here at all.
+    /// Whether a region's own keys may be used here.
+    pub(crate) fn check_region(&self, place: &Place, rules: &[PlacesRule]) -> Result<()> {
+        if rules.iter().any(|rule| self.is_among(&rule.places)) { Ok(()) } else { self.check_place(place) }
+    }
+
+    /// Whether records that are at home in `place` may be processed here, where their home says nothing of their scope.
     ///
     /// # Errors
     /// [`HomeRefused`](Code::HomeRefused) with home, this place and the rule.
     pub fn check_place(&self, place: &Place) -> Result<()> {
-        if place.jurisdiction == self.here.jurisdiction {
-            return Ok(());
-        }
-        Err(Error::new(
-            Code::HomeRefused,
-            format!("these records are at home in {place}; this host is in {}", self.here),
-        )
-        .rule(format!("processing = [\"{}\"]", place.jurisdiction))
-        .advise(format!("do it on a host in {}", place.jurisdiction)))
+        let places = self.processing.of(place);
+        if self.is_among(&places) { Ok(()) } else { Err(self.refusal(place, &places)) }
     }
 
-    fn check(&self, place: &Place, action: &Action) -> Result<()> {
-        self.check_place(place)?;
-        match action {
-            Action::Open(request) | Action::Manage(request)
-                if request.purpose().needs_reference() && request.reference().is_none() =>
-            {
-                Err(Error::new(
-                    Code::PurposeReference,
-                    format!("the purpose {} needs the reference of its request", request.purpose()),
-                )
-                .advise("give it with --reference, as a ticket or file number"))
+    /// The same for a scope of which the home may say something.
+    pub(crate) fn check_scope(&self, place: &Place, rule: Option<&PlacesRule>) -> Result<()> {
+        match rule {
+            None => self.check_place(place),
+            Some(rule) if self.is_among(&rule.places) => Ok(()),
+            Some(rule) => {
+                let refusal = self.refusal(place, &rule.places);
+                let why =
+                    format!("of {}, entry {} of the ledger of {}", rule.whom, rule.version, place.region);
+                Err(refusal.rule(format!("processing = {} ({why})", shown(&rule.places))))
             }
-            _ => Ok(()),
         }
+    }
+
+    fn is_among(&self, places: &[Where]) -> bool {
+        places.iter().any(|place| place.holds(&self.here))
+    }
+
+    fn refusal(&self, home: &Place, places: &[Where]) -> Error {
+        let names: Vec<_> = places.iter().map(ToString::to_string).collect();
+        Error::new(
+            Code::HomeRefused,
+            format!("these records are at home in {home}; this host is in {}", self.here),
+        )
+        .rule(format!("processing = {}", shown(places)))
+        .advise(format!("do it on a host in {}", names.join(" or ")))
+    }
+}
+
+fn check_reference(action: &Action) -> Result<()> {
+    match action {
+        Action::Open(request) | Action::Manage(request)
+            if request.purpose().needs_reference() && request.reference().is_none() =>
+        {
+            Err(Error::new(
+                Code::PurposeReference,
+                format!("the purpose {} needs the reference of its request", request.purpose()),
+            )
+            .advise("give it with --reference, as a ticket or file number"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -283,10 +319,10 @@ mod tests {
 
     #[test]
     fn another_region_of_the_same_jurisdiction_may_process_and_no_other() {
-        let guard = Guard::new(place("eu-central-1", "EU"));
+        let guard = Guard::new(place("eu-central-1", "EU"), Processing::default());
         guard.check_place(&place("eu-central-1", "EU")).unwrap();
         guard.check_place(&place("eu-west-1", "EU")).unwrap();
-        let refusal = guard.permit_region(&place("us-east-1", "US"), Action::Seal).unwrap_err();
+        let refusal = guard.permit_region(&place("us-east-1", "US"), &[], Action::Seal).unwrap_err();
         assert_eq!(refusal.code(), Code::HomeRefused);
         assert!(refusal.what().contains("us-east-1 (US)") && refusal.what().contains("eu-central-1 (EU)"));
         assert_eq!(refusal.broken_rule(), Some("processing = [\"US\"]"));
@@ -294,12 +330,12 @@ mod tests {
 
     #[test]
     fn a_request_carries_its_reference() {
-        let guard = Guard::new(place("eu-central-1", "EU"));
+        let guard = Guard::new(place("eu-central-1", "EU"), Processing::default());
         let home = place("eu-central-1", "EU");
         let without = Action::Open(Purpose::SubjectRequest.into());
-        assert_eq!(guard.permit_region(&home, without).unwrap_err().code(), Code::PurposeReference);
+        assert_eq!(guard.permit_region(&home, &[], without).unwrap_err().code(), Code::PurposeReference);
         let with = Action::Open(Request::new(Purpose::SubjectRequest, Some("DSR-2026-17")).unwrap());
-        let _permit = guard.permit_region(&home, with).unwrap();
+        let _permit = guard.permit_region(&home, &[], with).unwrap();
         for bad in ["", "+49 30 23125 000", "+493023125000", "a\nb", "é", &"x".repeat(129)] {
             assert_eq!(
                 Request::new(Purpose::Support, Some(bad)).unwrap_err().code(),

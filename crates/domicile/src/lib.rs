@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod chain;
+pub mod checkpoint;
 mod choosing;
 pub mod config;
 pub mod context;
@@ -11,6 +12,7 @@ mod domicile;
 pub mod encapsulation;
 pub mod engine;
 mod error;
+pub mod event_window;
 pub mod export;
 pub mod files;
 pub mod guard;
@@ -27,6 +29,7 @@ pub mod period;
 pub mod post;
 pub mod posts;
 mod private_file;
+pub mod processing;
 mod puncture;
 pub mod random;
 mod region;

@@ -366,7 +366,7 @@ impl Posts<'_> {
     }
 
     fn permit(&self) -> Result<Permit> {
-        self.guard.permit_region(&self.place, Action::Seal)
+        self.guard.permit_region(&self.place, &[], Action::Seal)
     }
 
     fn event(&self, kind: EventKind, post: &PostId) -> Event {

@@ -49,6 +49,9 @@ struct Line {
     inserts: u64,
     ledger: u64,
     digest: String,
+    /// The newest entry of the ledger that was exported from this host.
+    #[serde(default)]
+    exported: u64,
 }
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -79,6 +82,7 @@ impl Witness {
             inserts: seen.inserts,
             ledger: seen.ledger,
             digest: hex::encode(&seen.digest),
+            exported: 0,
         };
         let worth_it = |old: &Line| {
             // Inserts come by the thousand and alone tell little: they are remembered with what else changes.
@@ -89,6 +93,7 @@ impl Witness {
             return Ok(());
         }
         let mut lines = self.read()?;
+        line.exported = lines.get(region).map_or(0, |old| old.exported);
         if let Some(old) = lines.get(region).filter(|old| old.incarnation == line.incarnation) {
             line.changes = line.changes.max(old.changes);
             line.inserts = line.inserts.max(old.inserts);
@@ -97,6 +102,22 @@ impl Witness {
             }
         }
         lines.insert(region.clone(), line);
+        self.write(&lines)?;
+        *known = Some(lines);
+        Ok(())
+    }
+
+    /// The newest entry of a region's ledger that was exported from this host; 0 where none was.
+    pub(crate) fn exported(&self, region: &Region) -> Result<u64> {
+        Ok(self.read()?.get(region).map_or(0, |line| line.exported))
+    }
+
+    /// Remembers that a ledger was exported up to this entry. A region that this host never used is not remembered.
+    pub(crate) fn note_exported(&self, region: &Region, entry: u64) -> Result<()> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.read()?;
+        let Some(line) = lines.get_mut(region) else { return Ok(()) };
+        line.exported = line.exported.max(entry);
         self.write(&lines)?;
         *known = Some(lines);
         Ok(())

@@ -1,8 +1,10 @@
 //! Every structure of the formats, decoded from any octets.
 
+use domicile::checkpoint::Checkpoint;
 use domicile::engine::Suite;
 use domicile::home::HomeStatement;
 use domicile::keyring::WrappedKey;
+use domicile::ledger::{Said, Statement};
 use domicile::wire::Malformed;
 use domicile::{Period, Place, Scope, TenantId, Time};
 use domicile_record::format::{
@@ -59,6 +61,12 @@ pub fn structures(data: &[u8]) {
         Structure::Keys => keys(input.rest(), mend),
         Structure::Distances => distances(input, mend),
         Structure::Footer => footer(input),
+        Structure::Statement => {
+            writes_back(input.rest(), Statement::decode, Statement::encode);
+        }
+        Structure::Checkpoint => {
+            writes_back(input.rest(), Checkpoint::decode, Checkpoint::encode);
+        }
     }
 }
 
@@ -82,10 +90,14 @@ pub(crate) enum Structure {
     Distances,
     /// Lanes, of which a footer is made.
     Footer,
+    /// An entry of a ledger, whatever it says.
+    Statement,
+    /// What an entry says that is a checkpoint.
+    Checkpoint,
 }
 
 impl Structure {
-    pub(crate) const ALL: [Structure; 14] = [
+    pub(crate) const ALL: [Structure; 16] = [
         Structure::SegmentHeader,
         Structure::BlockHeader,
         Structure::Descriptor,
@@ -100,6 +112,8 @@ impl Structure {
         Structure::Keys,
         Structure::Distances,
         Structure::Footer,
+        Structure::Statement,
+        Structure::Checkpoint,
     ];
 
     /// The octet that selects it.

@@ -1,14 +1,15 @@
 //! `domicile audit`: what was done, and the proof of it.
 
 use std::io::BufWriter;
+use std::path::Path;
 
 use domicile::export::Export;
 use domicile::files::NewFile;
-use domicile::{Code, Error, Result};
+use domicile::{Action, Code, Domicile, Error, Purpose, Region, Result};
 use serde::{Deserialize, Serialize};
 
 use super::key::read_export;
-use crate::arguments::{AuditExport, AuditList, AuditVerify, Common};
+use crate::arguments::{AuditCheckpoint, AuditExport, AuditList, AuditVerify, Common};
 use crate::input;
 use crate::report::{Report, counted};
 
@@ -47,6 +48,8 @@ struct VerifiedJson {
     entries: usize,
     chains: usize,
     events: usize,
+    /// When the newest checkpoint was said: what happened since may be cut off unseen.
+    checkpoint: Option<String>,
     /// The newest entry that somebody else holds too.
     held_elsewhere: Option<u64>,
 }
@@ -56,7 +59,8 @@ pub(crate) async fn verify(common: &Common, verify: &AuditVerify, report: &Repor
     let region = verify.region.as_ref().unwrap_or(&domicile.here().region);
     let key = domicile.region(region)?.verifying_key;
     let export = domicile.export(region).await?;
-    export.verify(&key)?;
+    let statements = export.verify(&key)?;
+    let checkpoint = domicile.check_checkpoint(region, &statements).await?;
     let against = verify.against.as_deref().map(read_export).transpose()?;
     if let Some(kept) = &against {
         kept.verify(&key).map_err(|error| error.at("the export that was kept elsewhere"))?;
@@ -66,6 +70,7 @@ pub(crate) async fn verify(common: &Common, verify: &AuditVerify, report: &Repor
         entries: export.ledger.len(),
         chains: export.chains.len(),
         events: export.chains.iter().map(|(_, events)| events.len()).sum(),
+        checkpoint: checkpoint.map(|said| said.to_string()),
         held_elsewhere: against.map(|kept| kept.ledger.len() as u64),
     };
     report.print(&json, || {
@@ -80,7 +85,11 @@ pub(crate) async fn verify(common: &Common, verify: &AuditVerify, report: &Repor
             None => "that nothing was cut from the ends is seen against an export that was kept elsewhere (--against)"
                 .to_owned(),
         };
-        format!("{what}\n{held}")
+        let exposed = match &json.checkpoint {
+            Some(said) => format!("no event before {said} was cut from a chain; later ones are exposed until the next checkpoint"),
+            None => "no checkpoint was said yet: the ends of chains are exposed".to_owned(),
+        };
+        format!("{what}\n{exposed}\n{held}")
     })
 }
 
@@ -111,22 +120,89 @@ fn holds(now: &Export, kept: &Export) -> Result<()> {
 
 #[derive(Serialize)]
 struct ExportedJson {
+    path: String,
     entries: usize,
     chains: usize,
     homes: usize,
+    checkpoint: Option<u64>,
 }
 
 pub(crate) async fn export(common: &Common, export: &AuditExport, report: &Report) -> Result<()> {
     let domicile = input::domicile(common, report).await?;
     let region = export.region.as_ref().unwrap_or(&domicile.here().region);
+    let Some(every) = export.every else {
+        let said = checkpoint_if_possible(&domicile, region, true, report).await?;
+        return export_to(&domicile, region, &export.output, said, report).await;
+    };
+    if !export.output.is_dir() {
+        return Err(Error::new(Code::ArgumentInvalid, "with --every, exports go into a directory")
+            .at(export.output.display().to_string())
+            .advise("make it where whoever may write to the store cannot"));
+    }
+    let mut looked_at_keys: Option<domicile::Time> = None;
+    loop {
+        let now = domicile.now();
+        // Looking at every key is dear where there are many: once an hour.
+        let with_keys = looked_at_keys.is_none_or(|looked| now.micros() - looked.micros() >= HOUR_MICROS);
+        if with_keys {
+            looked_at_keys = Some(now);
+        }
+        // The chain of this process itself goes on with each, so that none is the same.
+        let attempt = async {
+            let said = checkpoint_if_possible(&domicile, region, with_keys, report).await?;
+            let name: String =
+                now.to_string().chars().filter(|octet| octet.is_ascii_alphanumeric()).collect();
+            let path = export.output.join(format!("{region}-{name}.jsonl"));
+            export_to(&domicile, region, &path, said, report).await
+        };
+        match attempt.await {
+            // It goes on when the services come back; whatever else is wrong does not mend itself.
+            Err(error) if error.is_outage() => report.warn(&format!("nothing was exported: {error}")),
+            done => done?,
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+const HOUR_MICROS: i64 = 3_600_000_000;
+
+/// A checkpoint goes before an export, where this host may say one.
+async fn checkpoint_if_possible(
+    domicile: &Domicile,
+    region: &Region,
+    with_keys: bool,
+    report: &Report,
+) -> Result<Option<u64>> {
+    let known = domicile.region(region)?;
+    if known.kms.is_none() || domicile.check_region_processing(&known.place).await.is_err() {
+        report.say("no checkpoint: the region's signing key is not at hand");
+        return Ok(None);
+    }
+    let action = Action::Manage(Purpose::Maintenance.into());
+    Ok(Some(domicile.checkpoint(region, action, with_keys).await?.entry))
+}
+
+async fn export_to(
+    domicile: &Domicile,
+    region: &Region,
+    path: &Path,
+    checkpoint: Option<u64>,
+    report: &Report,
+) -> Result<()> {
     let taken = domicile.export(region).await?;
     // What does not verify is not kept as a proof.
     taken.verify(&domicile.region(region)?.verifying_key)?;
-    let mut file = NewFile::create(&export.output, 0o600, false)?;
+    let mut file = NewFile::create(path, 0o600, false)?;
     taken.write(BufWriter::new(&mut file))?;
     file.publish()?;
-    let json =
-        ExportedJson { entries: taken.ledger.len(), chains: taken.chains.len(), homes: taken.homes.len() };
+    domicile.note_exported(&taken)?;
+    let json = ExportedJson {
+        path: path.display().to_string(),
+        entries: taken.ledger.len(),
+        chains: taken.chains.len(),
+        homes: taken.homes.len(),
+        checkpoint,
+    };
     report.print(&json, || {
         format!(
             "{} of the ledger, {}, {} exported",
@@ -134,5 +210,23 @@ pub(crate) async fn export(common: &Common, export: &AuditExport, report: &Repor
             counted(json.chains as u64, "chain"),
             counted(json.homes as u64, "home"),
         )
+    })
+}
+
+#[derive(Serialize)]
+struct CheckpointJson {
+    entry: u64,
+    said: String,
+    chains: usize,
+}
+
+pub(crate) async fn checkpoint(common: &Common, checkpoint: &AuditCheckpoint, report: &Report) -> Result<()> {
+    let domicile = input::domicile(common, report).await?;
+    let region = checkpoint.region.as_ref().unwrap_or(&domicile.here().region);
+    let action = Action::Manage(Purpose::Maintenance.into());
+    let said = domicile.checkpoint(region, action, checkpoint.keys).await?;
+    let json = CheckpointJson { entry: said.entry, said: said.said.to_string(), chains: said.chains };
+    report.print(&json, || {
+        format!("{} that went on, entry {} of the ledger", counted(json.chains as u64, "chain"), json.entry)
     })
 }

@@ -2,22 +2,26 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use domicile::context::KeyKind;
 use domicile::export::Export;
+use domicile::files::NewFile;
 use domicile::keyring::{Concerned, ErasureReport, RotationReport};
 use domicile::store::{KeySlot, RowFilter};
 use domicile::{Action, Code, Domicile, Error, Permit, Purpose, Region, Request, Result, Scope};
 use domicile_record::format::LaneNo;
-use domicile_record::{Erasable, erase as erase_of};
+use domicile_record::{Erasable, Rewrapped, erase as erase_of, rewrap as rewrap_of};
 use serde::Serialize;
 
 use super::home::table;
 use crate::arguments::{
-    Common, HoldChange, HoldCommand, KeyErase, KeyExpire, KeyList, KeyReplay, KeyRotate, KeyShred, KeyUnshred,
+    Common, HoldChange, HoldCommand, KeyAhead, KeyErase, KeyExpire, KeyList, KeyReplay, KeyRewrap, KeyRotate,
+    KeyShred, KeyUnshred,
 };
-use crate::input;
+use crate::input::{self, Input};
 use crate::report::{Report, counted};
 
 /// How many rows are read at once.
@@ -173,6 +177,70 @@ impl ErasureJson {
         };
         format!("done {}, when every process has taken note\n{final_}", self.done)
     }
+}
+
+#[derive(Serialize)]
+struct AheadJson {
+    made: usize,
+    there: usize,
+    later: usize,
+}
+
+pub(crate) async fn ahead(common: &Common, ahead: &KeyAhead, report: &Report) -> Result<()> {
+    let domicile = input::domicile(common, report).await?;
+    let made = domicile.keyring().make_ahead(permit(&domicile, ahead.region.as_ref()).await?).await?;
+    let json = AheadJson { made: made.made, there: made.there, later: made.later };
+    report.print(&json, || {
+        format!(
+            "{} of the next period made; {} were there, and the time of {} has not come",
+            counted(json.made as u64, "key"),
+            json.there,
+            json.later
+        )
+    })
+}
+
+#[derive(Serialize)]
+struct RewrapJson {
+    file: String,
+    lanes: u64,
+    current: u64,
+    erased: u64,
+}
+
+/// Each file is replaced under its own name, once the next edition is whole; what is wrong with one stops no other.
+pub(crate) async fn rewrap(common: &Common, rewrap: &KeyRewrap, report: &Report) -> Result<()> {
+    let inputs = Input::all(&rewrap.files, Some("dseg"), report)?;
+    let domicile = input::domicile(common, report).await?;
+    for input in inputs {
+        let Input::File(path) = &input else {
+            return Err(Error::new(
+                Code::ArgumentInvalid,
+                "a segment is rewrapped where it lies, and not in a pipe",
+            ));
+        };
+        match rewrap_file(&domicile, path).await {
+            Ok(json) => report.print(&json, || match json.lanes {
+                0 => format!("{}: current", json.file),
+                lanes => format!("{}: {} moved", json.file, counted(lanes, "lane")),
+            })?,
+            Err(error) => report.fail(&error.at(input.name())),
+        }
+    }
+    Ok(())
+}
+
+async fn rewrap_file(domicile: &Domicile, path: &Path) -> Result<RewrapJson> {
+    let file = File::open(path)
+        .map_err(|source| Error::new(Code::InputFailed, "the segment cannot be opened").because(source))?;
+    let mode = file.metadata().map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
+    let mut edition = NewFile::create(path, mode, true)?;
+    let rewrapped = rewrap_of(domicile, file, Purpose::Maintenance, &mut edition).await?;
+    if rewrapped.lanes > 0 {
+        edition.publish()?;
+    }
+    let Rewrapped { lanes, current, erased, .. } = rewrapped;
+    Ok(RewrapJson { file: path.display().to_string(), lanes, current, erased })
 }
 
 pub(crate) async fn erase(common: &Common, erase: &KeyErase, report: &Report) -> Result<()> {

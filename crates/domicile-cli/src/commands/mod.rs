@@ -8,6 +8,8 @@ pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod manual;
 pub(crate) mod open;
+pub(crate) mod passphrase;
+pub(crate) mod places;
 pub(crate) mod post;
 pub(crate) mod seal;
 pub(crate) mod store;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use domicile::files::NewFile;
 use domicile::{Class, Code, Domicile, Error, Request, Result};
-use domicile_record::{Restored, Segment, Selection, State};
+use domicile_record::{Restored, Segment, Selection};
 use serde::Serialize;
 
 use crate::arguments::{Common, Open};
@@ -197,26 +197,8 @@ impl Opening<'_> {
             }
             report.fail(&obstacle.again().at(name));
         }
-        if let Some(error) = state_error(segment.state()) {
+        if let Some(error) = segment.state().obstacle() {
             report.fail(&error.at(name));
         }
     }
-}
-
-/// What a segment's state means to whoever opens it.
-pub(crate) fn state_error(state: &State) -> Option<Error> {
-    let (code, advice) = match state {
-        State::Complete | State::Recovered => return None,
-        State::Retired => (Code::KeyDestroyed, "what replaced it is under another name, if anything did"),
-        State::Unfinished => (
-            Code::SegmentUnfinished,
-            "it is still written, its writer died, or it was cut: more may have been sealed than is here",
-        ),
-        State::Torn { .. } => (
-            Code::SegmentTorn,
-            "its writer died while it wrote, or it was cut: more may have been sealed than is here",
-        ),
-        _ => (Code::SegmentCorrupt, "compare it with another copy; `domicile verify` says what is wrong"),
-    };
-    Some(Error::new(code, format!("the segment is {state}")).advise(advice))
 }

@@ -10,11 +10,12 @@ use domicile::files::{self, NewFile};
 use domicile::post::{Bundle, BundleTerms, Post, PostIdentity, PostPublic};
 use domicile::posts::Posts;
 use domicile::random::OsRandom;
-use domicile::{Code, Domicile, Error, Region, Result, Scope, SystemClock, Time};
-use domicile_record::{Adopting, Intake, IntakeOptions, Outlet, Scoping, SegmentSummary};
+use domicile::{Code, Config, Domicile, Error, Region, Result, Scope, SystemClock, Time};
+use domicile_record::{Adopting, Intake, IntakeOptions, Scoping, SegmentSummary};
 use serde::Serialize;
 
 use super::home::table;
+use super::seal::OneFile;
 use crate::arguments::{Common, PostAdopt, PostEnrol, PostExport, PostInit, PostList, PostRevoke, PostSeal};
 use crate::input::{self, Input};
 use crate::report::{Report, counted};
@@ -134,28 +135,21 @@ struct SealedJson {
     file_bytes: u64,
 }
 
-/// One segment, begun before anything is read.
-struct OneFile(Option<NewFile>);
-
-impl Outlet for OneFile {
-    type Sink = NewFile;
-
-    fn open(&mut self, _: &Region) -> Result<NewFile> {
-        self.0.take().ok_or_else(|| Error::new(Code::WriterFailed, "one scope has two homes"))
-    }
-}
-
 pub(crate) async fn seal(common: &Common, seal: &PostSeal, report: &Report) -> Result<()> {
     let inputs = Input::all(&seal.files, None, report)?;
     let post = match (&seal.identity, &seal.bundle) {
         (Some(identity), Some(bundle)) => post_of(&Arc::new(PostIdentity::read(identity)?), bundle)?,
-        _ => configured(common, report)?.into_iter().next().ok_or_else(no_post)?,
+        _ => configured(&input::config(common, report)?, true, report)?
+            .into_iter()
+            .next()
+            .ok_or_else(no_post)?,
     };
     let scope = Scope { tenant: seal.tenant.clone(), record_type: seal.record_type.clone() };
     let mut options = IntakeOptions::new(Scoping::One(scope));
     options.framing = seal.framing;
     options.time = seal.time.clone();
-    let outlet = OneFile(Some(NewFile::create(&seal.output, PUBLIC_MODE, seal.force)?));
+    options.backfill = seal.backfill.clone();
+    let outlet = OneFile::create(&seal.output, PUBLIC_MODE, seal.force)?;
     let mut intake = Intake::at_post(&post, options, outlet);
     for input in &inputs {
         let read = intake.read(input.open()?).await.map_err(|error| error.at(input.name()))?;
@@ -285,11 +279,33 @@ pub(crate) async fn list(common: &Common, list: &PostList, report: &Report) -> R
 }
 
 /// The posts that the configuration names.
-pub(crate) fn configured(common: &Common, report: &Report) -> Result<Vec<Post>> {
-    let config = input::config(common, report)?;
-    let post = config.post().ok_or_else(no_post)?;
-    let identity = Arc::new(PostIdentity::read(&post.identity)?);
-    post.bundles.iter().map(|bundle| post_of(&identity, bundle)).collect()
+/// The posts of the configuration. Where none is asked for they are there for outages, and one that cannot be used costs a
+/// word and not the run.
+pub(crate) fn configured(config: &Config, asked_for: bool, report: &Report) -> Result<Vec<Post>> {
+    let read = || {
+        let post = config.post().ok_or_else(no_post)?;
+        let identity = Arc::new(PostIdentity::read(&post.identity)?);
+        Ok((identity, &post.bundles))
+    };
+    let (identity, bundles) = match read() {
+        Ok(read) => read,
+        Err(error) if asked_for => return Err(error),
+        Err(error) => {
+            if config.post().is_some() {
+                report.warn(&format!("no outage will be bridged by a post: {error}"));
+            }
+            return Ok(Vec::new());
+        }
+    };
+    let mut posts = Vec::with_capacity(bundles.len());
+    for bundle in bundles {
+        match post_of(&identity, bundle) {
+            Ok(post) => posts.push(post),
+            Err(error) if asked_for => return Err(error),
+            Err(error) => report.warn(&format!("no outage will be bridged with this bundle: {error}")),
+        }
+    }
+    Ok(posts)
 }
 
 fn no_post() -> Error {

@@ -5,9 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use domicile::engine::Suite;
+use domicile::engine::{Engines, Suite};
 use domicile::files::{self, NewFile};
-use domicile::{Code, Domicile, Error, RecordType, Region, Result, Scope};
+use domicile::{Code, Config, Domicile, Error, RecordType, Region, Result, Scope, Time};
+use domicile_record::format::Origin;
 use domicile_record::{
     Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, SegmentSummary, WriterOptions,
 };
@@ -42,6 +43,8 @@ struct SegmentJson {
     records: u64,
     bytes: u64,
     file_bytes: u64,
+    /// It was sealed as by a post, and its home must adopt it.
+    adopt: bool,
 }
 
 #[derive(Serialize)]
@@ -65,25 +68,103 @@ struct SkippedJson {
 
 pub(crate) async fn run(common: &Common, seal: &Seal, report: &Report) -> Result<()> {
     let inputs = Input::all(&seal.files, None, report)?;
-    let domicile = input::domicile(common, report).await?;
+    let config = input::config(common, report)?;
     let mut options = options(seal, report)?;
-    if options.elsewhere == Elsewhere::Post {
-        options.posts = super::post::configured(common, report)?;
-    }
+    options.event_window = config.event_window();
+    options.posts = super::post::configured(&config, options.elsewhere == Elsewhere::Post, report)?;
+    let sealer = Sealer::open(&config, &mut options, report).await?;
     match &seal.route {
         None => {
             // Before anything is read: what comes through a pipe cannot be read again.
-            let outlet = OneFile(Some(NewFile::create(&seal.output, SEGMENT_MODE, seal.force)?));
-            let done = read_all(&domicile, options, outlet, &inputs, &seal.output, report).await?;
-            publish(seal, &domicile, done, report, |_| seal.output.clone())
+            let outlet = OneFile::create(&seal.output, SEGMENT_MODE, seal.force)?;
+            let done = read_all(&sealer, options, outlet, &inputs, &seal.output, report).await?;
+            let several = done.sealed.segments.len() > 1;
+            publish(seal, &sealer, done, report, |summary| match summary.origin {
+                Origin::Post if several => beside(&seal.output),
+                _ => seal.output.clone(),
+            })
+            .await
         }
         Some(_) => {
-            let directories = OutputDirectories::make(&seal.output, &domicile)?;
+            let directories =
+                OutputDirectories::make(&seal.output, sealer.regions(&options).await, sealer.now())?;
             let outlet = FilePerRegion { directories: &directories };
-            let done = read_all(&domicile, options, outlet, &inputs, &seal.output, report).await?;
-            publish(seal, &domicile, done, report, |summary| directories.place_of(summary))
+            let done = read_all(&sealer, options, outlet, &inputs, &seal.output, report).await?;
+            publish(seal, &sealer, done, report, |summary| directories.place_of(summary)).await
         }
     }
+}
+
+/// Who seals: this host with its keys, or as a post alone while nothing of them can be reached.
+enum Sealer {
+    Keys(Domicile),
+    Posts(Time),
+}
+
+impl Sealer {
+    /// Where the stores are out of reach, this host's own posts go on, if it has any; those of homes elsewhere where that
+    /// was asked for.
+    async fn open(config: &Config, options: &mut IntakeOptions, report: &Report) -> Result<Self> {
+        let error = match Domicile::from_config(config).await {
+            Ok(domicile) => {
+                report.closes(&domicile);
+                return Ok(Sealer::Keys(domicile));
+            }
+            Err(error) => error,
+        };
+        if options.elsewhere != Elsewhere::Post {
+            options.posts.retain(|post| post.place().jurisdiction == config.here().jurisdiction);
+        }
+        match options.posts.first() {
+            Some(post) if error.is_outage() => {
+                report.warn(&format!("{error}: sealing as the post {}", post.id()));
+                Ok(Sealer::Posts(post.now()))
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn now(&self) -> Time {
+        match self {
+            Sealer::Keys(domicile) => domicile.now(),
+            Sealer::Posts(now) => *now,
+        }
+    }
+
+    /// The regions whose records may be sealed here.
+    async fn regions(&self, options: &IntakeOptions) -> Vec<Region> {
+        match self {
+            Sealer::Keys(domicile) => {
+                let mut allowed = Vec::new();
+                for known in domicile.regions() {
+                    if domicile.check_region_processing(&known.place).await.is_ok() {
+                        allowed.push(known.place.region.clone());
+                    }
+                }
+                allowed
+            }
+            Sealer::Posts(_) => options.posts.iter().map(|post| post.place().region.clone()).collect(),
+        }
+    }
+
+    fn intake<O: Outlet>(&self, options: IntakeOptions, outlet: O) -> Result<Intake<O>> {
+        match self {
+            Sealer::Keys(domicile) => Ok(Intake::new(domicile, options, outlet)),
+            Sealer::Posts(_) => Intake::at_posts(options, outlet),
+        }
+    }
+
+    fn engine(&self, suite: Suite) -> String {
+        match self {
+            Sealer::Keys(domicile) => domicile.engines(suite).to_string(),
+            Sealer::Posts(_) => Engines::measured(suite).to_string(),
+        }
+    }
+}
+
+/// Where the records go that were sealed as a post, beside those that were not.
+fn beside(output: &Path) -> PathBuf {
+    output.with_extension("post.dseg")
 }
 
 fn options(seal: &Seal, report: &Report) -> Result<IntakeOptions> {
@@ -100,6 +181,7 @@ fn options(seal: &Seal, report: &Report) -> Result<IntakeOptions> {
     let mut options = IntakeOptions::new(scoping);
     options.framing = seal.framing;
     options.time = seal.time.clone();
+    options.backfill = seal.backfill.clone();
     options.elsewhere = match seal.elsewhere {
         arguments::Elsewhere::Refuse => Elsewhere::Refuse,
         arguments::Elsewhere::Post => Elsewhere::Post,
@@ -122,7 +204,7 @@ struct Done {
 }
 
 async fn read_all<O: Outlet<Sink = NewFile>>(
-    domicile: &Domicile,
+    sealer: &Sealer,
     options: IntakeOptions,
     outlet: O,
     inputs: &[Input],
@@ -130,7 +212,7 @@ async fn read_all<O: Outlet<Sink = NewFile>>(
     report: &Report,
 ) -> Result<Done> {
     let progress = progress(inputs, report);
-    let mut intake = Intake::new(domicile, options, outlet);
+    let mut intake = sealer.intake(options, outlet)?;
     let mut read = Vec::with_capacity(inputs.len());
     for input in inputs {
         let name = input.name();
@@ -173,9 +255,9 @@ fn progress(inputs: &[Input], report: &Report) -> indicatif::ProgressBar {
     }
 }
 
-fn publish(
+async fn publish(
     seal: &Seal,
-    domicile: &Domicile,
+    sealer: &Sealer,
     done: Done,
     report: &Report,
     place: impl Fn(&SegmentSummary) -> PathBuf,
@@ -188,7 +270,7 @@ fn publish(
         inputs: done.inputs.iter().map(|(name, input)| input_json(name, input)).collect(),
         skipped: Vec::new(),
         suite: suite.as_str(),
-        engine: domicile.engines(suite).to_string(),
+        engine: sealer.engine(suite),
     };
     for (file, summary) in done.sealed.segments {
         let path = place(&summary);
@@ -213,7 +295,24 @@ fn publish(
             records: summary.records,
             bytes: summary.bytes,
             file_bytes: summary.file_bytes,
+            adopt: summary.origin == Origin::Post,
         });
+        if summary.origin == Origin::Post {
+            report.warn(&format!(
+                "{}: {} sealed as by a post; at home, `domicile post adopt` brings them under its keys",
+                path.display(),
+                counted(summary.records, "record"),
+            ));
+        }
+    }
+    if let Sealer::Keys(domicile) = sealer {
+        let kept = domicile.audit().kept().await;
+        if kept > 0 {
+            report.warn(&format!(
+                "{} could not be recorded: the audit chain is out of reach",
+                counted(kept as u64, "event")
+            ));
+        }
     }
     for skipped in &done.sealed.skipped {
         result.skipped.push(SkippedJson {
@@ -260,16 +359,29 @@ fn input_json(name: &str, input: &InputReport) -> InputJson {
     }
 }
 
-/// The one segment of one scope.
-struct OneFile(Option<NewFile>);
+/// The one segment of one scope; and the one that holds what was sealed as a post, where keys were out of reach.
+pub(super) struct OneFile {
+    path: PathBuf,
+    mode: u32,
+    replace: bool,
+    first: Option<NewFile>,
+}
+
+impl OneFile {
+    pub(super) fn create(path: &Path, mode: u32, replace: bool) -> Result<Self> {
+        let first = NewFile::create(path, mode, replace)?;
+        Ok(Self { path: path.to_owned(), mode, replace, first: Some(first) })
+    }
+}
 
 impl Outlet for OneFile {
     type Sink = NewFile;
 
-    fn open(&mut self, region: &Region) -> Result<NewFile> {
-        self.0.take().ok_or_else(|| {
-            Error::new(Code::WriterFailed, format!("one scope has two homes, and the second is {region}"))
-        })
+    fn open(&mut self, _: &Region) -> Result<NewFile> {
+        match self.first.take() {
+            Some(first) => Ok(first),
+            None => NewFile::create(&self.path, self.mode, self.replace),
+        }
     }
 }
 
@@ -299,14 +411,12 @@ struct OutputDirectories {
 impl OutputDirectories {
     /// Makes the directory of every region whose records may be sealed here. What comes through a pipe cannot be
     /// read again: where nothing can be written, nothing is read.
-    fn make(root: &Path, domicile: &Domicile) -> Result<Self> {
-        let now = domicile.now().to_string();
+    fn make(root: &Path, regions: Vec<Region>, now: Time) -> Result<Self> {
+        let now = now.to_string();
         let day = now.get(..10).unwrap_or(&now).to_owned();
         let directories = Self { root: root.to_owned(), day, made: RefCell::default() };
-        for region in domicile.regions() {
-            if domicile.guard().check_place(&region.place).is_ok() {
-                directories.of(&region.place.region)?;
-            }
+        for region in regions {
+            directories.of(&region)?;
         }
         Ok(directories)
     }

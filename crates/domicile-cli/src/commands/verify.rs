@@ -5,7 +5,6 @@ use domicile_record::{Verification, verify};
 use serde::Serialize;
 
 use crate::arguments::{Common, Verify};
-use crate::commands::open::state_error;
 use crate::input::{self, Input};
 use crate::report::{Report, counted};
 
@@ -47,7 +46,7 @@ fn conclude(result: &VerifyJson, report: &Report) {
             report.remember(class);
         }
     }
-    match state_error(result.verification.state()) {
+    match result.verification.state().obstacle() {
         Some(error) => report.fail(&error.at(result.file.clone())),
         None if !result.verification.findings.is_empty() => {
             let error = Error::new(Code::SegmentCorrupt, "the segment is not as it was sealed");

@@ -1,19 +1,26 @@
 //! From inputs to segments: framing, event times, scopes, and a segment for each home.
 
+mod outage;
+mod pace;
 mod scopes;
+mod segments;
 
-use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Range;
 
 use domicile::audit::{Event, EventKind};
+use domicile::event_window::EventWindow;
 use domicile::post::Post;
-use domicile::{Code, Domicile, Error, Period, Region, Result, Scope, Time};
+use domicile::{Action, Code, Domicile, Error, Period, Region, Result, Scope, Time};
 
-use crate::format::{Contents, Descriptor, LaneNo};
+use crate::format::{Contents, Descriptor};
 use crate::framing::{Choice, Fields, Framer, Framing, Piece, Warning, event_time};
 use crate::refusals::may_be_a_number;
 use crate::writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
+use outage::{Outages, only_post};
+use pace::Pace;
 use scopes::{Scopes, Standing};
+use segments::{Hand, LaneAt, Segments};
 
 /// Whose records an input holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +63,13 @@ pub struct IntakeOptions {
     pub scoping: Scoping,
     /// What becomes of records that may not be sealed here.
     pub elsewhere: Elsewhere,
-    /// As which posts this host may seal, each for another home.
+    /// As which posts this host may seal, each for another home: for homes elsewhere where that is asked for, and for
+    /// those of its own while their keys are out of reach. What is sealed so is opened once its home has adopted it.
     pub posts: Vec<Post>,
+    /// How far from now event times may lie.
+    pub event_window: EventWindow,
+    /// Event times that may lie elsewhere: who asks for them stands in the audit chain.
+    pub backfill: Option<Range<Time>>,
     /// How segments are written.
     pub writer: WriterOptions,
 }
@@ -72,14 +84,15 @@ impl IntakeOptions {
             scoping,
             elsewhere: Elsewhere::Refuse,
             posts: Vec::new(),
+            event_window: EventWindow::default(),
+            backfill: None,
             writer: WriterOptions::default(),
         }
     }
 
-    /// The post as which records of this home are sealed, where their home's own keys are not used.
-    fn post_for(&self, domicile: Option<&Domicile>, region: &Region) -> Option<&Post> {
-        let post = self.posts.iter().find(|post| post.place().region == *region)?;
-        domicile.is_none_or(|domicile| domicile.guard().check_place(post.place()).is_err()).then_some(post)
+    /// The post as which this host may seal for a region.
+    fn post_for(&self, region: &Region) -> Option<&Post> {
+        self.posts.iter().find(|post| post.place().region == *region)
     }
 
     /// The fields that must be read from each record.
@@ -92,7 +105,8 @@ impl IntakeOptions {
     }
 }
 
-/// Where segments go: one sink for each region, opened when its first record comes.
+/// Where segments go: one sink for each region, opened when its first record comes; and one more for what is sealed as a
+/// post of that region, while its keys are out of reach.
 pub trait Outlet {
     /// What a segment is written to.
     type Sink: Sink;
@@ -132,8 +146,14 @@ pub struct Intake<O: Outlet> {
     options: IntakeOptions,
     outlet: O,
     began: Time,
-    segments: BTreeMap<Region, SegmentWriter<O::Sink>>,
+    segments: Segments<O::Sink>,
     scopes: Scopes,
+    outages: Outages,
+    pace: Pace,
+    /// Event times that may be sealed now.
+    event_times: Range<i64>,
+    /// That others are is on record.
+    backfill_noted: bool,
     sources: u32,
     arrivals: i64,
     /// Something may not be sealed here, and nothing shall be left out.
@@ -179,6 +199,9 @@ pub struct Skipped {
     pub code: Code,
 }
 
+/// How old a post's knowledge of the time may be.
+const WINDOW_AGE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The most octets of a record whose fields must be read: it is held whole.
 const FIELD_RECORD_BYTES_MAX: usize = 8 << 20;
 
@@ -197,14 +220,29 @@ impl<O: Outlet> Intake<O> {
         Self::begin(None, post.now(), options, outlet)
     }
 
+    /// The intake of a host that is a post of several homes, of which none can be asked: what exactly one of the
+    /// [posts](IntakeOptions::posts) may seal is sealed for its home.
+    ///
+    /// # Errors
+    /// [`PostScope`](Code::PostScope) without any post.
+    pub fn at_posts(options: IntakeOptions, outlet: O) -> Result<Self> {
+        let now = options.posts.first().map(Post::now);
+        let now = now.ok_or_else(|| Error::new(Code::PostScope, "there is no post to seal as"))?;
+        Ok(Self::begin(None, now, options, outlet))
+    }
+
     fn begin(domicile: Option<Domicile>, began: Time, options: IntakeOptions, outlet: O) -> Self {
         Self {
+            event_times: options.event_window.at(began),
+            backfill_noted: false,
             domicile,
             began,
             options,
             outlet,
-            segments: BTreeMap::new(),
+            segments: Segments::default(),
             scopes: Scopes::default(),
+            outages: Outages::default(),
+            pace: Pace::new(began),
             sources: 0,
             arrivals: 0,
             refused: false,
@@ -230,7 +268,7 @@ impl<O: Outlet> Intake<O> {
                 Ok(report)
             }
             Err(error) => {
-                self.segments.clear();
+                self.segments.drop_all();
                 Err(self.recorded(error).await)
             }
         }
@@ -281,10 +319,8 @@ impl<O: Outlet> Intake<O> {
                 }
                 Some(Piece::Postamble(postamble)) => {
                     self.keep_empty_input(&mut source).await?;
-                    for (region, lane) in &source.lanes {
-                        if let Some(writer) = self.segments.get_mut(region) {
-                            writer.set_postamble(*lane, postamble)?;
-                        }
+                    for lane in &source.lanes {
+                        self.segments.set_postamble(*lane, postamble)?;
                     }
                 }
             }
@@ -320,20 +356,13 @@ impl<O: Outlet> Intake<O> {
             return Err(self.recorded(self.refusal(&skipped)).await);
         }
         self.record_refusals().await?;
-        let mut segments = Vec::with_capacity(self.segments.len());
-        for writer in self.segments.into_values() {
-            let (sink, summary) = writer.finish().await?;
-            if let Some(domicile) = &self.domicile
-                && self.options.elsewhere == Elsewhere::Post
-                && domicile.guard().check_place(&summary.place).is_err()
-            {
+        let mut segments = Vec::new();
+        for (hand, sink, summary) in self.segments.finish().await? {
+            let post = self.options.post_for(&summary.place.region).filter(|_| hand == Hand::Post);
+            if let (Some(domicile), Some(post)) = (&self.domicile, post) {
                 // What this host sealed as a post, it did with no key of its own: its chain says so all the same.
-                let event = Event::new(EventKind::Seal)
-                    .region(&summary.place.region)
-                    .segment(&summary.id.0)
-                    .counts(u64::from(summary.lanes), summary.records, summary.bytes)
-                    .digest(&summary.digest);
-                domicile.audit().record(&[event]).await?;
+                let event = summary.event(EventKind::Seal).post(post.id().as_str());
+                domicile.audit().record_when_possible(&[event]).await?;
             }
             segments.push((sink, summary));
         }
@@ -357,7 +386,29 @@ impl<O: Outlet> Intake<O> {
         }
     }
 
+    /// Follows what happened to the keys in use: whatever ended takes nothing more.
+    async fn keep_up(&mut self) -> Result<()> {
+        let post = self.options.posts.first().map(Post::now);
+        let Some(now) = self.domicile.as_ref().map(Domicile::now).or(post) else { return Ok(()) };
+        let age = self.domicile.as_ref().map_or(WINDOW_AGE, |domicile| domicile.keyring().poll_age());
+        if !self.pace.passed(now, age) {
+            return Ok(());
+        }
+        self.event_times = self.options.event_window.at(now);
+        let Some(domicile) = &self.domicile else { return Ok(()) };
+        if let Err(error) = domicile.keep_up().await
+            && !error.is_outage()
+        {
+            return Err(error);
+        }
+        self.segments.stop_lapsed_lanes();
+        Ok(())
+    }
+
     async fn record(&mut self, source: &mut Source, record: &[u8]) -> Result<()> {
+        if self.pace.is_due() {
+            self.keep_up().await?;
+        }
         let fields = match &mut source.fields {
             Some(fields) => {
                 fields.read(record)?;
@@ -369,13 +420,15 @@ impl<O: Outlet> Intake<O> {
             (Some(name), Some(fields)) => Some(event_time_of(name, fields.get(0))?),
             _ => None,
         };
+        if let Some(time) = time.filter(|time| !self.event_times.contains(&time.micros())) {
+            self.check_backfill(time).await?;
+        }
         let first_scope_field = usize::from(self.options.time.is_some());
         let slot = self.scopes.slot(self.domicile.as_ref(), &self.options, fields, first_scope_field).await?;
         let (slot_index, lane) = (slot.index, slot.lane_at(time.unwrap_or(self.began).micros()));
-        let region = match &slot.standing {
-            Standing::Here(region) => region.clone(),
-            Standing::Elsewhere { .. } => return self.leave_out(slot_index, record.len() as u64),
-        };
+        if let Standing::Elsewhere { .. } = slot.standing {
+            return self.leave_out(slot_index, record.len() as u64);
+        }
         if self.refused {
             // Nothing will be published: only the scopes that stand in the way are still of interest.
             return Ok(());
@@ -387,19 +440,36 @@ impl<O: Outlet> Intake<O> {
             }
         };
         let stamp = Stamp { time: time.map(Time::micros), arrival: Some(self.arrivals) };
-        let Some(writer) = self.segments.get_mut(&region) else { return Err(no_segment(&region)) };
-        match writer.append(lane, record, stamp) {
-            Err(error) if error.code() == Code::SegmentLimit => {
-                // The lane is full, and nothing was spent: the scope gets another.
+        match self.segments.append(lane, record, stamp) {
+            Err(error) if matches!(error.code(), Code::SegmentLimit | Code::KeyLapsed) => {
+                // The lane is full, or its key has ended, and nothing was spent: the scope gets another.
                 let lane = self
                     .open_lane(source, slot_index, time.unwrap_or(self.began), Contents::default())
                     .await?;
-                let Some(writer) = self.segments.get_mut(&region) else { return Err(no_segment(&region)) };
-                writer.append(lane, record, stamp)?;
+                self.segments.append(lane, record, stamp)?;
             }
             result => result?,
         }
         self.arrivals += 1;
+        Ok(())
+    }
+
+    /// A record whose event time lies outside the window, and may only if somebody asked for that.
+    #[cold]
+    async fn check_backfill(&mut self, time: Time) -> Result<()> {
+        let Some(asked) = self.options.backfill.clone().filter(|asked| asked.contains(&time)) else {
+            let (back, ahead) = (self.options.event_window.back(), self.options.event_window.ahead());
+            return Err(Error::new(Code::InputTime, "the event time is too far from now")
+                .rule(format!("event_window: {back:#} back, {ahead:#} ahead"))
+                .advise("if it is meant, say --backfill FROM..TO; if not, look at the field and the producer's clock"));
+        };
+        if !std::mem::replace(&mut self.backfill_noted, true)
+            && let Some(domicile) = &self.domicile
+        {
+            let event = Event::new(EventKind::Backfill);
+            let event = event.action(&Action::Seal).selected(format!("{}..{}", asked.start, asked.end));
+            domicile.audit().record(&[event]).await?;
+        }
         Ok(())
     }
 
@@ -421,11 +491,8 @@ impl<O: Outlet> Intake<O> {
                 lane
             }
         };
-        let Some((_, region)) = self.scopes.here(slot) else {
-            return Err(Error::new(Code::InputScope, "a scope that is not at home here"));
-        };
-        let Some(writer) = self.segments.get_mut(&region) else { return Err(no_segment(&region)) };
-        writer.append_piece(lane, bytes, Stamp { time: None, arrival: Some(self.arrivals) }, last)?;
+        let stamp = Stamp { time: None, arrival: Some(self.arrivals) };
+        self.segments.append_piece(lane, bytes, stamp, last)?;
         if last {
             source.long = None;
             self.arrivals += 1;
@@ -437,53 +504,87 @@ impl<O: Outlet> Intake<O> {
         if self.options.elsewhere != Elsewhere::Skip {
             // What was begun is taken back at once, and the rest of the input is read to name every scope.
             self.refused = true;
-            self.segments.clear();
+            self.segments.drop_all();
         }
         self.scopes.count(slot, bytes);
         Ok(())
     }
 
+    /// Opens a lane for a scope. Where its home's keys are out of reach, and this host is a post of that home, the lane is
+    /// one of a post's segment; where they are denied, nothing falls back.
     async fn open_lane(
         &mut self,
         source: &mut Source,
         slot: usize,
         time: Time,
         contents: Contents,
-    ) -> Result<LaneNo> {
-        let Some((scope, region)) = self.scopes.here(slot) else {
+    ) -> Result<LaneAt> {
+        let Some((scope, region, hand)) = self.scopes.here(slot) else {
             return Err(Error::new(Code::InputScope, "a scope that is not at home here"));
         };
-        let writer = match self.segments.entry(region.clone()) {
-            std::collections::btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                let sink = self.outlet.open(&region)?;
-                let options = self.options.writer.clone();
-                let writer = match (self.options.post_for(self.domicile.as_ref(), &region), &self.domicile) {
-                    (Some(post), _) => SegmentWriter::create_at_post(post, sink, options).await?,
-                    (None, Some(domicile)) => SegmentWriter::create(domicile, &region, sink, options).await?,
-                    (None, None) => return Err(no_segment(&region)),
-                };
-                vacant.insert(writer)
+        let is_post = self.options.post_for(&region).is_some_and(|post| post.check(&scope).is_ok());
+        let at = match &self.domicile {
+            Some(domicile) if hand == Hand::Home => {
+                let now = domicile.now();
+                if is_post && self.outages.lasts(&region, now) {
+                    self.open_lane_by(Hand::Post, source, &scope, &region, time, contents).await?
+                } else {
+                    match self.open_lane_by(Hand::Home, source, &scope, &region, time, contents).await {
+                        Err(error) if is_post && error.is_outage() => {
+                            self.outages.note(&region, now);
+                            let by_post =
+                                self.open_lane_by(Hand::Post, source, &scope, &region, time, contents).await;
+                            by_post.map_err(|as_post| error.because(as_post))?
+                        }
+                        opened => opened?,
+                    }
+                }
             }
+            _ => self.open_lane_by(Hand::Post, source, &scope, &region, time, contents).await?,
         };
-        let post = self.options.post_for(self.domicile.as_ref(), &region);
-        let period: Period = match (post, &self.domicile) {
+        let (period, lane) = at;
+        source.lanes.push(lane);
+        if !contents.long_record {
+            self.scopes.keep_lane(slot, period, lane);
+        }
+        Ok(lane)
+    }
+
+    async fn open_lane_by(
+        &mut self,
+        hand: Hand,
+        source: &Source,
+        scope: &Scope,
+        region: &Region,
+        time: Time,
+        contents: Contents,
+    ) -> Result<(Period, LaneAt)> {
+        let post = self.options.post_for(region).filter(|_| hand == Hand::Post);
+        let nobody = || Error::new(Code::InputScope, format!("there is nobody to seal for {region}"));
+        let period = match (post, &self.domicile) {
             (Some(post), _) => post.period(&scope.record_type, time)?,
             (None, Some(domicile)) => domicile.period(&scope.record_type, time)?,
-            (None, None) => return Err(no_segment(&region)),
+            (None, None) => return Err(nobody()),
+        };
+        let segment = match self.segments.find(region, hand) {
+            Some(segment) => segment,
+            None => {
+                let (sink, options) = (self.outlet.open(region)?, self.options.writer.clone());
+                let writer = match (post, &self.domicile) {
+                    (Some(post), _) => SegmentWriter::create_at_post(post, sink, options).await?,
+                    (None, Some(domicile)) => SegmentWriter::create(domicile, region, sink, options).await?,
+                    (None, None) => return Err(nobody()),
+                };
+                self.segments.add(region.clone(), hand, writer)
+            }
         };
         let descriptor = Descriptor {
             framing: Some(source.framing),
             contents: Contents { event_times: self.options.time.is_some(), arrivals: true, ..contents },
             source: source.number,
-            ..Descriptor::new(scope, period, self.options.writer.suite)
+            ..Descriptor::new(scope.clone(), period, self.options.writer.suite)
         };
-        let lane = writer.open_lane(descriptor, &source.preamble).await?;
-        source.lanes.push((region, lane));
-        if !contents.long_record {
-            self.scopes.keep_lane(slot, period, lane);
-        }
-        Ok(lane)
+        Ok((period, self.segments.open_lane(segment, descriptor, &source.preamble).await?))
     }
 
     /// An input of one scope without a record has a lane all the same: preamble and postamble are kept,
@@ -493,7 +594,7 @@ impl<O: Outlet> Intake<O> {
             return Ok(());
         }
         let slot = self.scopes.slot(self.domicile.as_ref(), &self.options, None, 0).await?;
-        if matches!(slot.standing, Standing::Here(_)) {
+        if matches!(slot.standing, Standing::Here(..)) {
             let index = slot.index;
             self.open_lane(source, index, self.began, Contents::default()).await?;
         }
@@ -545,9 +646,9 @@ struct Source {
     preamble: Vec<u8>,
     fields: Option<Fields>,
     /// The lanes that hold its records.
-    lanes: Vec<(Region, LaneNo)>,
+    lanes: Vec<LaneAt>,
     /// The lane of the long record that has begun.
-    long: Option<LaneNo>,
+    long: Option<LaneAt>,
     records: u64,
 }
 
@@ -580,8 +681,4 @@ fn event_time_of(name: &str, value: Option<&str>) -> Result<Time> {
 fn failed_before() -> Error {
     Error::new(Code::WriterFailed, "this intake failed before, and what it sealed is not whole")
         .advise("begin another, and read every input again")
-}
-
-fn no_segment(region: &Region) -> Error {
-    Error::new(Code::WriterFailed, format!("the segment of {region} is not open"))
 }

@@ -7,8 +7,8 @@ use domicile::audit::Event;
 use domicile::post::Post;
 use domicile::{Action, Code, Domicile, Error, Period, Place, RecordType, Region, Result, Scope, TenantId};
 
-use super::{Elsewhere, IntakeOptions, Scoping, Skipped};
-use crate::format::LaneNo;
+use super::segments::{Hand, LaneAt};
+use super::{Elsewhere, IntakeOptions, Scoping, Skipped, only_post};
 use crate::framing::Fields;
 use crate::refusals::Refusals;
 
@@ -26,17 +26,17 @@ pub(super) struct ScopeSlot {
     pub(super) standing: Standing,
     scope: Scope,
     /// The lane that took the last record, and the times that it takes.
-    current: Option<(Range<i64>, LaneNo)>,
+    current: Option<(Range<i64>, LaneAt)>,
     /// The last lane of each period, by when the period begins.
-    lanes: BTreeMap<i64, (Range<i64>, LaneNo)>,
+    lanes: BTreeMap<i64, (Range<i64>, LaneAt)>,
     left_out: Option<(u64, u64)>,
 }
 
 /// Whether a scope's records may be sealed here.
 #[derive(Debug)]
 pub(super) enum Standing {
-    /// In this region.
-    Here(Region),
+    /// In this region, by this hand.
+    Here(Region, Hand),
     /// At home there, if anywhere, and why that is in the way.
     Elsewhere { home: Option<Place>, code: Code },
 }
@@ -44,7 +44,7 @@ pub(super) enum Standing {
 impl ScopeSlot {
     /// The open lane for a record of this time.
     #[inline]
-    pub(super) fn lane_at(&mut self, micros: i64) -> Option<LaneNo> {
+    pub(super) fn lane_at(&mut self, micros: i64) -> Option<LaneAt> {
         if let Some((times, lane)) = &self.current
             && times.contains(&micros)
         {
@@ -68,15 +68,21 @@ impl Scopes {
         let index = match &options.scoping {
             Scoping::One(scope) if self.slots.is_empty() => {
                 // One scope that may not be sealed here is an error, and not a count.
-                let region = match (domicile, options.posts.first()) {
-                    (Some(domicile), _) => domicile.permit(scope, Action::Seal).await?.home().region.clone(),
-                    (None, Some(post)) => {
-                        post.check(scope)?;
-                        post.place().region.clone()
-                    }
+                let (region, hand) = match (domicile, options.posts.first()) {
+                    (Some(domicile), _) => match domicile.permit(scope, Action::Seal).await {
+                        Ok(permit) => (permit.home().region.clone(), Hand::Home),
+                        Err(error) => (home_by_bundle(domicile, options, scope, error)?, Hand::Home),
+                    },
+                    (None, Some(post)) => match only_post(options.posts.iter(), scope) {
+                        Some(post) => (post.place().region.clone(), Hand::Post),
+                        None => {
+                            post.check(scope)?;
+                            return Err(several_homes(scope));
+                        }
+                    },
                     (None, None) => return Err(Error::new(Code::InputScope, "there is nobody to seal for")),
                 };
-                self.add(scope.clone(), Standing::Here(region))
+                self.add(scope.clone(), Standing::Here(region, hand))
             }
             Scoping::One(_) => 0,
             Scoping::ByField { tenant, record_type } => {
@@ -107,17 +113,17 @@ impl Scopes {
         self.slots.get_mut(index).ok_or_else(|| Error::new(Code::InputScope, "a scope that was never met"))
     }
 
-    /// The scope in a slot, and its region, if it may be sealed here.
-    pub(super) fn here(&self, slot: usize) -> Option<(Scope, Region)> {
+    /// The scope in a slot, its region, and whose hand seals for it, if it may be sealed here.
+    pub(super) fn here(&self, slot: usize) -> Option<(Scope, Region, Hand)> {
         let slot = self.slots.get(slot)?;
         match &slot.standing {
-            Standing::Here(region) => Some((slot.scope.clone(), region.clone())),
+            Standing::Here(region, hand) => Some((slot.scope.clone(), region.clone(), *hand)),
             Standing::Elsewhere { .. } => None,
         }
     }
 
     /// Keeps a lane that was opened for a scope and a period.
-    pub(super) fn keep_lane(&mut self, slot: usize, period: Period, lane: LaneNo) {
+    pub(super) fn keep_lane(&mut self, slot: usize, period: Period, lane: LaneAt) {
         if let Some(slot) = self.slots.get_mut(slot) {
             let entry = (period.bounds(), lane);
             slot.current = Some(entry.clone());
@@ -203,8 +209,8 @@ impl Scopes {
 async fn standing(domicile: Option<&Domicile>, options: &IntakeOptions, scope: &Scope) -> Result<Standing> {
     let as_a_post = |region: Option<&Region>| {
         let of_the_home = |post: &&Post| region.is_none_or(|region| post.place().region == *region);
-        let mut posts = options.posts.iter().filter(of_the_home);
-        posts.find(|post| post.check(scope).is_ok()).map(|post| Standing::Here(post.place().region.clone()))
+        let post = only_post(options.posts.iter().filter(of_the_home), scope);
+        post.map(|post| Standing::Here(post.place().region.clone(), Hand::Post))
     };
     let Some(domicile) = domicile else {
         let refused = Standing::Elsewhere { home: None, code: Code::PostScope };
@@ -215,16 +221,45 @@ async fn standing(domicile: Option<&Domicile>, options: &IntakeOptions, scope: &
         Err(error) if error.is_refusal() => {
             return Ok(Standing::Elsewhere { home: None, code: error.code() });
         }
-        Err(error) => return Err(error),
+        Err(error) => {
+            let region = home_by_bundle(domicile, options, scope, error)?;
+            return Ok(Standing::Here(region, Hand::Home));
+        }
     };
-    match domicile.guard().check_place(&home) {
-        Ok(()) => Ok(Standing::Here(home.region)),
+    match domicile.check_processing(&home, scope).await {
+        Ok(()) => Ok(Standing::Here(home.region, Hand::Home)),
+        Err(error) if error.is_outage() => {
+            let region = home_by_bundle(domicile, options, scope, error)?;
+            Ok(Standing::Here(region, Hand::Home))
+        }
+        Err(error) if !error.is_refusal() => Err(error),
         Err(error) => {
             let post =
                 (options.elsewhere == Elsewhere::Post).then(|| as_a_post(Some(&home.region))).flatten();
             Ok(post.unwrap_or(Standing::Elsewhere { home: Some(home), code: error.code() }))
         }
     }
+}
+
+/// The home of a scope while the registry is out of reach: what the one bundle says, signed by that home, that has the scope
+/// and is of a place whose records may be sealed here. Otherwise the error stands.
+fn home_by_bundle(
+    domicile: &Domicile,
+    options: &IntakeOptions,
+    scope: &Scope,
+    error: Error,
+) -> Result<Region> {
+    let allowed = |post: &&Post| domicile.guard().check_place(post.place()).is_ok();
+    match only_post(options.posts.iter().filter(allowed), scope) {
+        Some(post) if error.is_outage() => Ok(post.place().region.clone()),
+        _ => Err(error),
+    }
+}
+
+fn several_homes(scope: &Scope) -> Error {
+    Error::new(Code::PostScope, format!("posts of several homes may seal for {scope}"))
+        .rule("a home is never guessed")
+        .advise("name the one bundle that is meant, or wait until the registry can be asked")
 }
 
 /// The scope that a record's fields name. Their values are not shown: nobody knows what stands in them.

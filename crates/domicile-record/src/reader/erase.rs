@@ -107,28 +107,50 @@ impl Opening<'_> {
         } else {
             self.permit(&file.header, scope).await?
         };
-        let opens = places.iter().map(|place| read_wrapped(file, place)).collect::<Result<Vec<_>>>()?;
-        let wanted: Vec<_> = places
-            .iter()
-            .zip(&opens)
-            .map(|(place, (open, wrapped))| wanted(&file.header.id, place.key.lane, open, wrapped))
-            .collect();
+        let wraps = self.wraps_of(file, places)?;
+        let wanted: Vec<_> = wraps.iter().map(|wrap| wrap.wanted).collect();
         let leaves = self.domicile.keyring().opening_leaves(permit, &wanted).await;
         let mut segment_leaves = SegmentLeaves::new();
         let mut proved = Vec::with_capacity(places.len());
-        for ((place, (open, wrapped)), leaf) in places.iter().zip(&opens).zip(leaves) {
-            let at = |error: Error| error.at(format!("lane {}", place.key.lane));
+        for (wrap, leaf) in wraps.iter().zip(leaves) {
+            let at = |error: Error| error.at(format!("lane {}", wrap.lane));
             let leaf = leaf.map_err(at)?;
             let segment_leaf =
-                self.segment_leaf(file, &mut segment_leaves, wrapped.segment).await.map_err(at)?;
-            let descriptor = open.descriptor.encode().map_err(|source| {
-                at(Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").because(source))
-            })?;
-            let owner = lane_key::owner(&file.header, &descriptor, &open.commitment);
-            proved.push(leaf.prove(segment_leaf, wrapped, &owner).map_err(at)?);
+                self.segment_leaf(file, &mut segment_leaves, wrap.wrapped.segment).await.map_err(at)?;
+            let owner = lane_key::owner(&file.header, &wrap.descriptor, &wrap.commitment);
+            proved.push(leaf.prove(segment_leaf, &wrap.wrapped, &owner).map_err(at)?);
         }
         Ok(proved)
     }
+
+    /// The wrapped keys of these lanes, with what is needed to unwrap them.
+    pub(crate) fn wraps_of<S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+        places: &[LanePlace],
+    ) -> Result<Vec<LaneWrap>> {
+        let wrap = |place: &LanePlace| {
+            let lane = place.key.lane;
+            let (open, wrapped) = read_wrapped(file, place)?;
+            let descriptor = open.descriptor.encode().map_err(|source| {
+                Error::new(Code::SegmentCorrupt, "a lane's opening is damaged")
+                    .at(format!("lane {lane}"))
+                    .because(source)
+            })?;
+            let wanted = wanted(&file.header.id, lane, &open, &wrapped);
+            Ok(LaneWrap { lane, descriptor, commitment: open.commitment, wrapped, wanted })
+        };
+        places.iter().map(wrap).collect()
+    }
+}
+
+/// A lane's wrapped key as it stands in the file, whom it says it belongs to, and the leaf that it names.
+pub(crate) struct LaneWrap {
+    pub(crate) lane: LaneNo,
+    pub(crate) descriptor: Vec<u8>,
+    pub(crate) commitment: [u8; 32],
+    pub(crate) wrapped: WrappedKey,
+    pub(crate) wanted: LeafOf,
 }
 
 /// The leaf that a lane's wrapped key names, with what it must have wrapped.

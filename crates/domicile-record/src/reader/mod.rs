@@ -238,10 +238,10 @@ impl<S: Source> Iterator for Blocks<'_, S> {
 }
 
 /// The steps from a source to a segment whose lanes are open.
-struct Opening<'a> {
-    domicile: &'a Domicile,
-    action: Action,
-    selection: Selection,
+pub(crate) struct Opening<'a> {
+    pub(crate) domicile: &'a Domicile,
+    pub(crate) action: Action,
+    pub(crate) selection: Selection,
 }
 
 /// What one look at a segment found.
@@ -267,13 +267,13 @@ fn is_of_the_segment(error: &Error) -> bool {
 }
 
 /// The segment leaves of a segment: one, unless somebody mixed two.
-type SegmentLeaves = HashMap<LeafRef, SegmentLeaf>;
+pub(crate) type SegmentLeaves = HashMap<LeafRef, SegmentLeaf>;
 
 /// The selected lanes by scope, with the guard's word on each.
 type Permits = BTreeMap<Scope, (Result<Permit>, Vec<LanePlace>)>;
 
 impl Opening<'_> {
-    async fn open<S: Source>(self, source: S) -> Result<Segment<S>> {
+    pub(crate) async fn open<S: Source>(&self, source: S) -> Result<Segment<S>> {
         let mut file = SegmentFile::open(source)?;
         let mut notes = Vec::new();
         if file.walked().is_some_and(|walked| walked.lanes.values().any(|lane| !lane.ends.is_empty())) {
@@ -391,7 +391,7 @@ impl Opening<'_> {
         self.domicile.audit().record(&events).await
     }
 
-    async fn permit(&self, header: &SegmentHeader, scope: &Scope) -> Result<Permit> {
+    pub(crate) async fn permit(&self, header: &SegmentHeader, scope: &Scope) -> Result<Permit> {
         let permit = self.domicile.consider(scope, &self.action).await?;
         if *permit.home() == header.place {
             return Ok(permit);
@@ -467,7 +467,7 @@ impl Opening<'_> {
         lanes
     }
 
-    async fn segment_leaf<'l, S: Source>(
+    pub(crate) async fn segment_leaf<'l, S: Source>(
         &self,
         file: &SegmentFile<S>,
         leaves: &'l mut SegmentLeaves,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use domicile::{Error, Result};
+use domicile::{Code, Error, Result};
 
 use super::lane::ReadableLane;
 use super::map::{SegmentFile, WalkedMap};
@@ -50,6 +50,27 @@ impl State {
     #[must_use]
     pub fn is_corrupt(&self) -> bool {
         matches!(self, State::Corrupt { .. })
+    }
+
+    /// What the state means to whoever opens the segment; none where it is whole.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Error> {
+        let (code, advice) = match self {
+            State::Complete | State::Recovered => return None,
+            State::Retired => (Code::KeyDestroyed, "what replaced it is under another name, if anything did"),
+            State::Unfinished => (
+                Code::SegmentUnfinished,
+                "it is still written, its writer died, or it was cut: more may have been sealed than is here",
+            ),
+            State::Torn { .. } => (
+                Code::SegmentTorn,
+                "its writer died while it wrote, or it was cut: more may have been sealed than is here",
+            ),
+            State::Corrupt { .. } => {
+                (Code::SegmentCorrupt, "compare it with another copy; `domicile verify` says what is wrong")
+            }
+        };
+        Some(Error::new(code, format!("the segment is {self}")).advise(advice))
     }
 
     /// The word for it.

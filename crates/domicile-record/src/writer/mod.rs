@@ -112,6 +112,8 @@ pub struct SegmentSummary {
     pub place: Place,
     /// When it was begun.
     pub created: Time,
+    /// Who sealed it: what a post did must be adopted.
+    pub origin: Origin,
     /// Lanes beside lane 0.
     pub lanes: u32,
     /// Blocks, the footer left out.
@@ -124,6 +126,17 @@ pub struct SegmentSummary {
     pub file_bytes: u64,
     /// The running hash over all blocks but the footer.
     pub digest: [u8; 32],
+}
+
+impl SegmentSummary {
+    /// An event about this segment.
+    pub(crate) fn event(&self, kind: EventKind) -> Event {
+        Event::new(kind)
+            .region(&self.place.region)
+            .segment(&self.id.0)
+            .counts(u64::from(self.lanes), self.records, self.bytes)
+            .digest(&self.digest)
+    }
 }
 
 impl<S: Sink> SegmentWriter<S> {
@@ -378,12 +391,8 @@ impl<S: Sink> SegmentWriter<S> {
             // A post has no audit chain: what it sealed is on record when it is adopted.
             return Ok((self.output.into_sink(), summary));
         };
-        let event = Event::new(EventKind::Seal)
-            .region(&summary.place.region)
-            .segment(&summary.id.0)
-            .counts(u64::from(summary.lanes), summary.records, summary.bytes)
-            .digest(&summary.digest);
-        domicile.audit().record(&[event]).await?;
+        // The segment is whole and vouches for itself: a chain that is out of reach does not undo it.
+        domicile.audit().record_when_possible(&[summary.event(EventKind::Seal)]).await?;
         Ok((self.output.into_sink(), summary))
     }
 
@@ -757,6 +766,7 @@ impl<S: Sink> SegmentWriter<S> {
             id: self.header.id,
             place: self.header.place.clone(),
             created: self.header.created,
+            origin: self.header.origin,
             lanes,
             blocks: self.output.ordinal(),
             records,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::erase::{ErasureReport, TRIES, destroyed};
-use super::orders::{Concerned, HoldAdded, HoldReleased, Orders, ShredAsked, ShredCancelled, ShredDone};
+use super::orders::{
+    Concerned, HoldAdded, HoldReleased, Orders, PlacesRule, PlacesSet, ShredAsked, ShredCancelled, ShredDone,
+};
 use super::region::RegionKeys;
 use super::tombstone::{Cause, Destroyed, Taken};
 use super::{Hold, Keyring, Shredding, managing};
@@ -15,6 +17,7 @@ use crate::guard::Permit;
 use crate::ledger::overtaken;
 use crate::observe;
 use crate::period::Period;
+use crate::processing::Where;
 use crate::region::Region;
 use crate::retention::Retention;
 use crate::scope::Scope;
@@ -215,6 +218,36 @@ impl Keyring {
         self.order(permit, &whom, "unshred", &cancelled).await
     }
 
+    /// Says where records of a scope may be processed from now on, for a reason: in these places and in no other. With
+    /// none, where records of their home otherwise may. Every process follows within seconds.
+    ///
+    /// # Errors
+    /// [`ArgumentInvalid`](Code::ArgumentInvalid) without a reason, or with too many places; as [`hold`](Self::hold).
+    pub async fn set_places(
+        &self,
+        permit: Permit,
+        whom: Concerned,
+        mut places: Vec<Where>,
+        reason: &str,
+    ) -> Result<u64> {
+        let reason = checked_reason(reason)?;
+        places.sort();
+        places.dedup();
+        if places.len() > Where::COUNT_MAX {
+            return Err(Error::new(Code::ArgumentInvalid, "these are too many places for one rule")
+                .rule(format!("at most {} jurisdictions and regions", Where::COUNT_MAX)));
+        }
+        self.order(permit, &whom, "places", &PlacesSet { whom: whom.clone(), places, reason }).await
+    }
+
+    /// Where records may be processed, as this region said for scopes.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn places(&self, region: &Region) -> Result<Vec<PlacesRule>> {
+        Ok(self.newest_orders(region).await?.places().cloned().collect())
+    }
+
     /// The holds that stand in a region.
     ///
     /// # Errors
@@ -273,7 +306,7 @@ impl RegionKeys {
 fn checked_reason(reason: &str) -> Result<String> {
     const LENGTH_MAX: usize = 500;
     if reason.trim().is_empty() || reason.len() > LENGTH_MAX || reason.chars().any(char::is_control) {
-        return Err(Error::new(Code::ArgumentInvalid, "a hold is added and released for a reason")
+        return Err(Error::new(Code::ArgumentInvalid, "an order is given and taken back for a reason")
             .rule(format!("a reason has 1 to {LENGTH_MAX} octets and no control characters")));
     }
     Ok(reason.to_owned())

@@ -12,9 +12,11 @@
 //! once it is durable in the key store and its use is durable in the audit chain.
 //!
 //! What is where: keys are loaded and kept by `branch` and `tenant`, on a `shelf`, for their `ages`; `follow` brings
-//! what other processes changed, and `lease` ends by it what is in use; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes.
+//! what other processes changed, and `lease` ends by it what is in use; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes; `rewrap`
+//! moves data keys to new versions.
 
 mod ages;
+mod ahead;
 mod branch;
 mod commitment;
 mod data_key;
@@ -27,6 +29,7 @@ mod orders;
 mod post;
 mod region;
 mod replay;
+mod rewrap;
 mod rotate;
 mod shelf;
 mod tenant;
@@ -37,13 +40,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use ages::Ages;
+pub use ahead::AheadReport;
 pub use data_key::DataKey;
 pub use erase::ErasureReport;
 pub use expire::{Due, ExpiryReport};
 pub(crate) use follow::Follower;
 pub use leaf::{LeafOf, OpeningLeaf, SealingLeaf, SegmentLeaf, UnwrappedLeaf};
 pub use lease::Lease;
-pub use orders::{Concerned, Hold, Shredding};
+pub use orders::{Concerned, Hold, PlacesRule, Shredding};
 pub(crate) use region::RegionParts;
 pub use replay::ReplayReport;
 pub use rotate::RotationReport;
@@ -213,6 +217,13 @@ impl Keyring {
                 return Ok(number);
             }
         }
+    }
+
+    /// What a region's ledger orders, as far as this process follows it; none where it has no keys of the region.
+    pub(crate) async fn orders_of(&self, region: &Region) -> Result<Option<Arc<orders::Orders>>> {
+        let Some(keys) = self.regions.get(region) else { return Ok(None) };
+        keys.catch_up().await?;
+        Ok(Some(keys.follower.orders()))
     }
 
     fn region(&self, region: &Region) -> Result<&RegionKeys> {

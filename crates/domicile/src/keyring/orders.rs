@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 use crate::home::Types;
 use crate::ledger::{Said, Statement, StatementKind, content};
+use crate::processing::Where;
 use crate::scope::{Scope, TenantId};
 use crate::time::Time;
 use crate::wire::{Decoder, Encoder, Malformed};
@@ -92,6 +93,53 @@ reasoned!(
     ShredDone, ShredDone
 );
 
+/// Records of these scopes may be processed in these places, whatever else is configured; with none, where records of
+/// their home otherwise may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlacesSet {
+    pub(crate) whom: Concerned,
+    pub(crate) places: Vec<Where>,
+    pub(crate) reason: String,
+}
+
+impl Said for PlacesSet {
+    const KIND: StatementKind = StatementKind::PlacesSet;
+
+    fn encode(&self) -> Result<Vec<u8>, Malformed> {
+        let mut out = Encoder::new();
+        self.whom.encode(&mut out)?;
+        Where::encode_all(&self.places, &mut out)?;
+        out.medium(self.reason.as_bytes(), "reason")?;
+        Ok(out.finish())
+    }
+
+    fn decode(content: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Decoder::new(content);
+        let whom = Concerned::decode(&mut input)?;
+        let places = Where::decode_all(&mut input)?;
+        let reason = String::from_utf8(input.medium("reason")?.to_vec())
+            .map_err(|_| Malformed { what: "reason", at: 0 })?;
+        input.end("end of the order")?;
+        Ok(Self { whom, places, reason })
+    }
+}
+
+/// Where records of scopes may be processed, as their home said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlacesRule {
+    /// Whose records.
+    pub whom: Concerned,
+    /// Where.
+    pub places: Vec<Where>,
+    /// Why, as whoever set it said.
+    pub reason: String,
+    /// Since when.
+    pub since: Time,
+    /// Its version: the number of the statement in the home's ledger.
+    pub version: u64,
+}
+
 /// The keys of these scopes are to be destroyed, and are not used until then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShredAsked {
@@ -148,16 +196,18 @@ pub struct Shredding {
 pub(crate) struct Orders {
     holds: BTreeMap<Concerned, Hold>,
     shreddings: BTreeMap<Concerned, Shredding>,
+    places: BTreeMap<Concerned, PlacesRule>,
 }
 
 impl Orders {
     /// The kinds of statements that orders are made of.
-    pub(crate) const KINDS: [u8; 5] = [
+    pub(crate) const KINDS: [u8; 6] = [
         StatementKind::HoldAdded as u8,
         StatementKind::HoldReleased as u8,
         StatementKind::ShredAsked as u8,
         StatementKind::ShredCancelled as u8,
         StatementKind::ShredDone as u8,
+        StatementKind::PlacesSet as u8,
     ];
 
     /// Takes up what a statement says.
@@ -185,9 +235,30 @@ impl Orders {
             StatementKind::ShredCancelled => {
                 self.shreddings.remove(&content::<ShredCancelled>(statement)?.whom);
             }
+            StatementKind::PlacesSet => {
+                let PlacesSet { whom, places, reason } = content(statement)?;
+                let (since, version) = (statement.said, statement.number);
+                let rule = PlacesRule { whom: whom.clone(), places, reason, since, version };
+                if rule.places.is_empty() {
+                    self.places.remove(&whom);
+                } else {
+                    self.places.insert(whom, rule);
+                }
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    /// The rules of places that stand.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &PlacesRule> {
+        self.places.values()
+    }
+
+    /// The rule that counts for a scope: that of its own type, else that of all.
+    pub(crate) fn places_of(&self, scope: &Scope) -> Option<&PlacesRule> {
+        let of = |types: Types| self.places.get(&Concerned { tenant: scope.tenant.clone(), types });
+        of(Types::One(scope.record_type.clone())).or_else(|| of(Types::All))
     }
 
     pub(crate) fn holds(&self) -> impl Iterator<Item = &Hold> {
@@ -278,6 +349,30 @@ mod tests {
         orders.follow(&said(5, &HoldReleased { whom: whom("voice"), reason: "closed".into() })).unwrap();
         orders.check_use(&fax, false).unwrap();
         orders.check_destruction(&voice).unwrap();
+    }
+
+    #[test]
+    fn the_rule_of_a_type_counts_before_that_of_all_and_the_newest_counts() {
+        let whom = |types: &str| Concerned { tenant: "acme".parse().unwrap(), types: types.parse().unwrap() };
+        let set = |types, places: &[&str]| PlacesSet {
+            whom: whom(types),
+            places: places.iter().map(|name| name.parse().unwrap()).collect(),
+            reason: "contract 7".into(),
+        };
+        let (voice, fax) =
+            (Scope::new("acme", crate::RecordType::VOICE), Scope::new("acme", crate::RecordType::FAX));
+        let (voice, fax) = (voice.unwrap(), fax.unwrap());
+        let mut orders = Orders::default();
+        assert_eq!(orders.places_of(&voice), None);
+        let first = set("all", &["EU", "GB"]);
+        assert_eq!(PlacesSet::decode(&first.encode().unwrap()).unwrap(), first);
+        orders.follow(&said(1, &first)).unwrap();
+        orders.follow(&said(2, &set("voice", &["eu-central-1"]))).unwrap();
+        assert_eq!(orders.places_of(&voice).unwrap().version, 2);
+        assert_eq!(orders.places_of(&fax).unwrap().version, 1);
+        orders.follow(&said(3, &set("voice", &[]))).unwrap();
+        assert_eq!(orders.places_of(&voice).unwrap().version, 1);
+        assert_eq!(orders.places_of(&Scope::new("globex", crate::RecordType::FAX).unwrap()), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::checkpoint::ChainHead;
 use crate::context::KeyKind;
 use crate::error::Result;
 use crate::home::{HomeChoice, SignedStatement};
@@ -75,6 +76,9 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
     store.append_events(beginning.chain, &[event(1), event(2)]).await?;
     store.append_events(beginning.chain, &[event(3)]).await?;
     assert!(store.append_events(ChainId([9; 16]), &[event(1)]).await.is_err(), "a chain begins first");
+    let head = ChainHead { chain: beginning.chain, events: 3, digest: event(3).digest };
+    assert_eq!(store.chain_heads(&beginning.place.region).await?, [head]);
+    assert_eq!(store.chain_heads(&"another-1".parse()?).await?, []);
     assert_eq!(store.chains().await?, [(beginning, vec![event(1), event(2), event(3)])]);
     Ok(())
 }

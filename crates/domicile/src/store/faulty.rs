@@ -10,6 +10,7 @@ use super::{
     StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::checkpoint::ChainHead;
 use crate::error::{Code, Error, Result};
 use crate::puncture::LeafNumber;
 use crate::region::Region;
@@ -164,6 +165,10 @@ impl KeyStore for FaultyStore {
 
     async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>> {
         self.played("chains", self.inner.chains()).await
+    }
+
+    async fn chain_heads(&self, region: &Region) -> Result<Vec<ChainHead>> {
+        self.played("chain_heads", self.inner.chain_heads(region)).await
     }
 
     async fn close(&self) {

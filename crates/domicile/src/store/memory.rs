@@ -11,6 +11,7 @@ use super::{
     KeyStore, LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::checkpoint::ChainHead;
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, Types};
 use crate::puncture::LeafNumber;
@@ -265,6 +266,16 @@ impl KeyStore for MemoryStore {
 
     async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>> {
         Ok(self.contents().chains.clone())
+    }
+
+    async fn chain_heads(&self, region: &Region) -> Result<Vec<ChainHead>> {
+        let contents = self.contents();
+        let of_region = contents.chains.iter().filter(|(begun, _)| begun.place.region == *region);
+        let head = |(begun, events): &(ChainBeginning, Vec<SealedEvent>)| {
+            let last = events.last()?;
+            Some(ChainHead { chain: begun.chain, events: last.number, digest: last.digest })
+        };
+        Ok(of_region.filter_map(head).collect())
     }
 }
 

@@ -33,6 +33,7 @@ pub use row::{KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
 pub use sqlite::SqliteStore;
 
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::checkpoint::ChainHead;
 use crate::config::Url;
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
@@ -365,6 +366,12 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
     async fn chains(&self) -> Result<Vec<(ChainBeginning, Vec<SealedEvent>)>>;
+
+    /// How far each chain of a region has come, those without an event left out.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn chain_heads(&self, region: &Region) -> Result<Vec<ChainHead>>;
 
     /// Lets go of connections. What is asked of a store that was closed may fail.
     async fn close(&self) {}

@@ -16,6 +16,7 @@ use super::{
     Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::checkpoint::ChainHead;
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
@@ -716,6 +717,20 @@ impl<S: Sql> KeyStore for S {
             chains.push((beginning, events));
         }
         Ok(chains)
+    }
+
+    async fn chain_heads(&self, region: &Region) -> Result<Vec<ChainHead>> {
+        let heads = "SELECT begun.chain, event.number, event.digest FROM audit_chains AS begun
+             JOIN audit_events AS event ON event.chain = begun.chain AND event.number =
+                 (SELECT MAX(newest.number) FROM audit_events AS newest WHERE newest.chain = begun.chain)
+             WHERE begun.region = $1 ORDER BY begun.begun, begun.chain";
+        let rows = rows(self, heads, &[Value::Text(Some(region.as_str()))]).await?;
+        let head = |row| {
+            let row = Reading::of(self, row);
+            let chain = ChainId(row.array("chain")?);
+            Ok(ChainHead { chain, events: row.number("number")?, digest: row.array("digest")? })
+        };
+        rows.iter().map(head).collect()
     }
 
     /// Closes all connections, and with the last one the files beside an SQLite store.

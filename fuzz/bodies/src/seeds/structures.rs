@@ -3,6 +3,7 @@
 use domicile::engine::Suite;
 use domicile::home::{HomeStatement, StatedChoice, Types};
 use domicile::keyring::{LeafRef, WrapKind, WrappedKey};
+use domicile::ledger::{Statement, StatementKind};
 use domicile::store::KeyName;
 use domicile::{LeafNumber, RecordType, Scope, Time};
 use domicile_record::format::{
@@ -66,8 +67,29 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("keys-of-one-page", of(Structure::Keys, &part(trailer.tops().unwrap()))),
         ("distances-of-three-blocks", of(Structure::Distances, &distances())),
         ("footer-of-two-lanes", of(Structure::Footer, b"\0\x05\0\0\0\x01\x02\x09\x08\x03\x03\0\0\x04\0")),
+        ("ledger-entry-that-is-a-checkpoint", of(Structure::Statement, &statement().encode().unwrap())),
+        ("checkpoint-of-two-chains", of(Structure::Checkpoint, &checkpoint(2))),
+        ("checkpoint-that-claims-many", of(Structure::Checkpoint, &checkpoint(u32::MAX))),
         ("footer-of-two-pages", of(Structure::Footer, b"\x03\x05\0\0\0\x01\x01\x09\x03\x03\0\0\x04\0")),
     ]
+}
+
+/// Two heads, as they say or not, and a digest of keys.
+fn checkpoint(claimed: u32) -> Vec<u8> {
+    let head = |octet: u8| [&[octet; 16][..], &u64::from(octet).to_be_bytes(), &[octet; 32]].concat();
+    let keys = [&[1][..], &9_u64.to_be_bytes(), &3_u64.to_be_bytes(), &[5; 32]].concat();
+    [&claimed.to_be_bytes()[..], &head(1), &head(2), &keys].concat()
+}
+
+fn statement() -> Statement {
+    Statement {
+        region: "eu-central-1".parse().unwrap(),
+        number: 7,
+        previous: [3; 32],
+        said: Time::from_micros(1_795_509_000_250_000).unwrap(),
+        kind: StatementKind::Checkpoint,
+        content: checkpoint(2),
+    }
 }
 
 fn longest_header() -> SegmentHeader {
