@@ -5,9 +5,11 @@
 //! event is durable in the key store before the key that it speaks of is handed out. No event holds a
 //! subscriber's number, or a hash of one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::chain::digest_after;
 pub use crate::chain::{ChainBeginning, ChainId, SealedEvent, verify_chain};
@@ -263,6 +265,15 @@ pub struct AuditChain {
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     head: tokio::sync::Mutex<Option<Head>>,
+    /// What waits for whoever writes next.
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+/// The events of one caller, and where it is told what came of them.
+#[derive(Debug)]
+struct Waiting {
+    events: Vec<Event>,
+    told: oneshot::Sender<Result<(), Arc<Error>>>,
 }
 
 #[derive(Debug)]
@@ -282,16 +293,61 @@ impl AuditChain {
         clock: Arc<dyn Clock>,
         randomness: Arc<dyn Randomness>,
     ) -> Self {
-        Self { place, actor, store, kms, clock, randomness, head: tokio::sync::Mutex::new(None) }
+        Self {
+            place,
+            actor,
+            store,
+            kms,
+            clock,
+            randomness,
+            head: tokio::sync::Mutex::new(None),
+            waiting: Mutex::default(),
+        }
     }
 
-    /// Records events; they are durable when this returns.
+    /// Records events; they are durable when this returns. Whoever comes while others write is written together with
+    /// all who wait: the store makes them durable at once.
     ///
     /// # Errors
     /// [`AuditUnavailable`](Code::AuditUnavailable): nothing was recorded, and what the events speak of
     /// must not happen.
     pub async fn record(&self, events: &[Event]) -> Result<()> {
+        let mut answer = self.wait_with(events);
         let mut head = self.head.lock().await;
+        loop {
+            match answer.try_recv() {
+                Ok(recorded) => return recorded.map_err(|error| error.again().because(error)),
+                Err(TryRecvError::Empty) => {}
+                // Who wrote them went away before it knew: they are recorded again, in another chain.
+                Err(TryRecvError::Closed) => answer = self.wait_with(events),
+            }
+            self.write_waiting(&mut head).await;
+        }
+    }
+
+    fn wait_with(&self, events: &[Event]) -> oneshot::Receiver<Result<(), Arc<Error>>> {
+        let (told, answer) = oneshot::channel();
+        self.waiting().push(Waiting { events: events.to_vec(), told });
+        answer
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what waits, and tells those who do.
+    async fn write_waiting(&self, head: &mut Option<Head>) {
+        // Whoever gave up waiting is not recorded: what it was to do is not done.
+        let waiting: Vec<_> = self.waiting().drain(..).filter(|waiting| !waiting.told.is_closed()).collect();
+        let events: Vec<_> = waiting.iter().flat_map(|waiting| &waiting.events).collect();
+        let written = self.append(head, &events).await.map_err(Arc::new);
+        for Waiting { told, .. } in waiting {
+            // Nobody hears it who went away meanwhile.
+            let _ = told.send(written.clone());
+        }
+    }
+
+    async fn append(&self, head: &mut Option<Head>, events: &[&Event]) -> Result<()> {
         let unavailable = |source: Error| {
             Error::new(
                 Code::AuditUnavailable,
