@@ -527,3 +527,20 @@ async fn an_erasure_whose_answer_was_lost_was_done() {
     here.store.fail("write", None);
     assert_eq!(erase_acme(&here.process().await, &bytes).await.unwrap_err().code(), Code::KeyDestroyed);
 }
+
+/// What is retired in a row costs the state of the region's key no more than one segment (decision 0021).
+#[tokio::test]
+async fn segments_that_follow_one_another_have_neighbouring_leaves() {
+    let region_here = Region::new().await;
+    let process = region_here.process().await;
+    let november = "2026-11".parse().unwrap();
+    let mut leaves = Vec::new();
+    for _ in 0..3 {
+        let permit = process.permit_region(&region(REGION), Action::Seal).await.unwrap();
+        leaves.push(process.keyring().segment_leaf(permit, november).await.unwrap().leaf().leaf.0);
+        // Lanes of scopes, and the region's own.
+        sealed(&process).await.unwrap();
+    }
+    // Each `sealed` wrote a segment too.
+    assert_eq!([leaves[0] + 2, leaves[0] + 4], leaves[1..]);
+}

@@ -12,7 +12,7 @@
 //! once it is durable in the key store and its use is durable in the audit chain.
 //!
 //! What is where: keys are loaded and kept by `branch` and `tenant`, on a `shelf`, for their `ages`; `follow` brings
-//! what other processes changed; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes.
+//! what other processes changed; `warm` fills a cold cache; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes.
 
 mod ages;
 mod branch;
@@ -30,6 +30,7 @@ mod rotate;
 mod shelf;
 mod tenant;
 mod tombstone;
+mod warm;
 mod wrapped;
 
 use std::collections::{HashMap, HashSet};
@@ -46,6 +47,7 @@ pub(crate) use region::RegionParts;
 pub use replay::ReplayReport;
 pub use rotate::RotationReport;
 pub use tombstone::{Cause, Subject};
+pub use warm::WarmReport;
 pub use wrapped::{LeafRef, Owner, WrapKind, WrappedKey};
 
 use crate::audit::{AuditChain, EventKind};
@@ -58,7 +60,7 @@ use crate::region::Region;
 use crate::scope::Scope;
 use crate::store::{KeyName, KeySlot, KeyState, StoredKey};
 use crate::time::Clock;
-use region::RegionKeys;
+use region::{LeafFor, RegionKeys};
 use tenant::TenantKey;
 
 /// The way to every key.
@@ -107,7 +109,7 @@ impl Keyring {
     /// the period has expired; [`KeyShredding`](Code::KeyShredding) while the scope's keys are to be shredded;
     /// whatever keeps the key service, the store or the audit chain from answering.
     pub async fn sealing_leaf(&self, permit: Permit, period: Period) -> Result<SealingLeaf> {
-        let (leaf, secret) = self.fresh_leaf(permit, period).await?;
+        let (leaf, secret) = self.fresh_leaf(permit, period, LeafFor::Lane).await?;
         Ok(SealingLeaf::new(leaf, secret, self.randomness.clone()))
     }
 
@@ -117,7 +119,7 @@ impl Keyring {
     /// As [`sealing_leaf`](Self::sealing_leaf).
     pub async fn segment_leaf(&self, permit: Permit, period: Period) -> Result<SegmentLeaf> {
         region_permit(&permit)?;
-        let (leaf, secret) = self.fresh_leaf(permit, period).await?;
+        let (leaf, secret) = self.fresh_leaf(permit, period, LeafFor::Segment).await?;
         Ok(SegmentLeaf::new(leaf, secret))
     }
 
@@ -185,7 +187,12 @@ impl Keyring {
         own.chain(tenants).collect()
     }
 
-    async fn fresh_leaf(&self, permit: Permit, period: Period) -> Result<(LeafRef, crate::secret::Secret)> {
+    async fn fresh_leaf(
+        &self,
+        permit: Permit,
+        period: Period,
+        wanted: LeafFor,
+    ) -> Result<(LeafRef, crate::secret::Secret)> {
         if !matches!(permit.action(), Action::Seal) {
             return Err(Error::new(Code::HomeRefused, "a permit to open does not seal"));
         }
@@ -193,15 +200,15 @@ impl Keyring {
         region.check_use(permit.scope(), true).await?;
         let key = region.sealing_key(permit.scope(), period).await?;
         self.note_use(&permit, &key).await?;
-        let number = self.unused_leaf(region, &key).await?;
+        let number = self.unused_leaf(region, &key, wanted).await?;
         let secret = region.leaf(&key, number, None).await?;
         Ok((LeafRef { key: key.name, leaf: number }, secret))
     }
 
     /// A leaf that was not erased: a snapshot that was restored may draw one again that was.
-    async fn unused_leaf(&self, region: &RegionKeys, key: &TenantKey) -> Result<LeafNumber> {
+    async fn unused_leaf(&self, region: &RegionKeys, key: &TenantKey, wanted: LeafFor) -> Result<LeafNumber> {
         loop {
-            let number = region.next_leaf().await?;
+            let number = region.next_leaf(wanted).await?;
             if key.tree.holds(number) {
                 return Ok(number);
             }
@@ -239,7 +246,7 @@ fn region_permit(permit: &Permit) -> Result<()> {
     if *permit.scope() == Scope::of_region() {
         return Ok(());
     }
-    Err(Error::new(Code::HomeRefused, "a segment leaf needs the region's own permit")
+    Err(Error::new(Code::HomeRefused, "this needs the region's own permit")
         .at(format!("scope {}", permit.scope())))
 }
 
