@@ -276,6 +276,11 @@ struct Waiting {
     told: oneshot::Sender<Result<(), Arc<Error>>>,
 }
 
+/// The error itself, or one like it where several were told.
+fn told(error: Arc<Error>) -> Error {
+    Arc::try_unwrap(error).unwrap_or_else(|shared| shared.again().because(shared))
+}
+
 #[derive(Debug)]
 struct Head {
     chain: ChainId,
@@ -316,7 +321,7 @@ impl AuditChain {
         let mut head = self.head.lock().await;
         loop {
             match answer.try_recv() {
-                Ok(recorded) => return recorded.map_err(|error| error.again().because(error)),
+                Ok(recorded) => return recorded.map_err(told),
                 Err(TryRecvError::Empty) => {}
                 // Who wrote them went away before it knew: they are recorded again, in another chain.
                 Err(TryRecvError::Closed) => answer = self.wait_with(events),
