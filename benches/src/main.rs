@@ -1,4 +1,4 @@
-//! Floor, ideal and this library over the same records, interleaved in one run.
+//! Floor, ideal and this library over the same records, interleaved in one run; and, with `keys`, the key hierarchy.
 //!
 //! Ratios are the result; absolute figures are notes. What each case does stands with it; all of them
 //! move the same records, and say so: a case that saw other octets fails the run.
@@ -12,6 +12,7 @@
 )]
 
 mod ideal;
+mod keys;
 mod machine;
 mod rounds;
 mod segment;
@@ -50,13 +51,16 @@ struct ResultRow {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("keys", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return keys::run(rest);
+    }
     let quick = arguments.first().is_some_and(|first| first == "--quick");
     // For a profile: one engine alone.
     let only = match &arguments[usize::from(quick)..] {
         [] => "",
         [engine] if Engine::available().iter().any(|known| known.as_str() == engine) => engine,
         _ => {
-            eprintln!("usage: scripts/bench [--quick] [ENGINE]");
+            eprintln!("usage: scripts/bench [keys] [--quick] [ENGINE | SECTION]");
             std::process::exit(2);
         }
     };

@@ -7,6 +7,7 @@
     reason = "this crate is only ever part of a test; what is left out must not look like what passed"
 )]
 
+#[cfg(feature = "aws")]
 pub mod aws;
 pub mod postgres;
 pub mod program;

@@ -20,6 +20,12 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether there is one to start.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        Command::new(program("initdb")).arg("--version").output().is_ok_and(|output| output.status.success())
+    }
+
     /// A new cluster. Everybody is let in, but for roles named `locked…`, who need a password.
     pub async fn new() -> Self {
         let mut server = Self::begun();

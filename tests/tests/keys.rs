@@ -623,3 +623,20 @@ async fn the_next_periods_keys_are_made_ahead_each_at_its_own_time() {
     writer.open_lane(december, b"").await.unwrap();
     assert_eq!(here.rows(KeyKind::Tenant).await.len(), before);
 }
+
+/// What is retired in a row costs the state of the region's key no more than one segment (decision 0021).
+#[tokio::test]
+async fn segments_that_follow_one_another_have_neighbouring_leaves() {
+    let region_here = Region::new().await;
+    let process = region_here.process().await;
+    let november = "2026-11".parse().unwrap();
+    let mut leaves = Vec::new();
+    for _ in 0..3 {
+        let permit = process.permit_region(&region(REGION), Action::Seal).await.unwrap();
+        leaves.push(process.keyring().segment_leaf(permit, november).await.unwrap().leaf().leaf.0);
+        // Lanes of scopes, and the region's own.
+        sealed(&process).await.unwrap();
+    }
+    // Each `sealed` wrote a segment too.
+    assert_eq!([leaves[0] + 2, leaves[0] + 4], leaves[1..]);
+}

@@ -5,9 +5,11 @@
 //! event is durable in the key store before the key that it speaks of is handed out. No event holds a
 //! subscriber's number, or a hash of one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::chain::digest_after;
 pub use crate::chain::{ChainBeginning, ChainId, SealedEvent, verify_chain};
@@ -267,6 +269,8 @@ pub struct AuditChain {
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     state: tokio::sync::Mutex<State>,
+    /// What waits for whoever writes next.
+    waiting: Mutex<Vec<Waiting>>,
 }
 
 #[derive(Debug, Default)]
@@ -274,6 +278,18 @@ struct State {
     head: Option<Head>,
     /// What could not be written when it happened, with when that was.
     kept: Vec<(Time, Event)>,
+}
+
+/// The events of one caller, and where it is told what came of them.
+#[derive(Debug)]
+struct Waiting {
+    events: Vec<Event>,
+    told: oneshot::Sender<Result<(), Arc<Error>>>,
+}
+
+/// The error itself, or one like it where several were told.
+fn told(error: Arc<Error>) -> Error {
+    Arc::try_unwrap(error).unwrap_or_else(|shared| shared.again().because(shared))
 }
 
 #[derive(Debug)]
@@ -296,17 +312,36 @@ impl AuditChain {
         clock: Arc<dyn Clock>,
         randomness: Arc<dyn Randomness>,
     ) -> Self {
-        Self { place, actor, store, kms, clock, randomness, state: tokio::sync::Mutex::default() }
+        Self {
+            place,
+            actor,
+            store,
+            kms,
+            clock,
+            randomness,
+            state: tokio::sync::Mutex::default(),
+            waiting: Mutex::default(),
+        }
     }
 
-    /// Records events; they are durable when this returns.
+    /// Records events; they are durable when this returns. Whoever comes while others write is written together with
+    /// all who wait: the store makes them durable at once.
     ///
     /// # Errors
     /// [`AuditUnavailable`](Code::AuditUnavailable): nothing was recorded, and what the events speak of
     /// must not happen.
     pub async fn record(&self, events: &[Event]) -> Result<()> {
+        let mut answer = self.wait_with(events);
         let mut state = self.state.lock().await;
-        self.write(&mut state, events).await
+        loop {
+            match answer.try_recv() {
+                Ok(recorded) => return recorded.map_err(told),
+                Err(TryRecvError::Empty) => {}
+                // Who wrote them went away before it knew: they are recorded again, in another chain.
+                Err(TryRecvError::Closed) => answer = self.wait_with(events),
+            }
+            self.write_waiting(&mut state).await;
+        }
     }
 
     /// Records events of what is done and stands by itself; where the chain is out of reach they are kept, at most
@@ -316,30 +351,52 @@ impl AuditChain {
     /// # Errors
     /// As [`record`](Self::record), for anything but an outage, and when too many are kept.
     pub async fn record_when_possible(&self, events: &[Event]) -> Result<()> {
+        let Err(error) = self.record(events).await else { return Ok(()) };
         let mut state = self.state.lock().await;
-        match self.write(&mut state, events).await {
-            Err(error) if error.is_outage() && state.kept.len() + events.len() <= Self::KEPT_MAX => {
-                tracing::warn!(cause = %error, events = events.len(), "audit events are kept until they can be written");
-                let now = self.clock.now();
-                state.kept.extend(events.iter().map(|event| (now, event.clone())));
-                Ok(())
-            }
-            written => written,
+        if !error.is_outage() || state.kept.len() + events.len() > Self::KEPT_MAX {
+            return Err(error);
         }
+        tracing::warn!(cause = %error, events = events.len(), "audit events are kept until they can be written");
+        let now = self.clock.now();
+        state.kept.extend(events.iter().map(|event| (now, event.clone())));
+        Ok(())
     }
 
     /// Writes what is kept, if anything is. Says how many events still are.
     pub async fn kept(&self) -> usize {
         let mut state = self.state.lock().await;
         if !state.kept.is_empty()
-            && let Err(error) = self.write(&mut state, &[]).await
+            && let Err(error) = self.append(&mut state, &[]).await
         {
             tracing::warn!(cause = %error, "audit events are still kept");
         }
         state.kept.len()
     }
 
-    async fn write(&self, state: &mut State, events: &[Event]) -> Result<()> {
+    fn wait_with(&self, events: &[Event]) -> oneshot::Receiver<Result<(), Arc<Error>>> {
+        let (told, answer) = oneshot::channel();
+        self.waiting().push(Waiting { events: events.to_vec(), told });
+        answer
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what waits, and tells those who do.
+    async fn write_waiting(&self, state: &mut State) {
+        // Whoever gave up waiting is not recorded: what it was to do is not done.
+        let waiting: Vec<_> = self.waiting().drain(..).filter(|waiting| !waiting.told.is_closed()).collect();
+        let events: Vec<_> = waiting.iter().flat_map(|waiting| &waiting.events).collect();
+        let written = self.append(state, &events).await.map_err(Arc::new);
+        for Waiting { told, .. } in waiting {
+            // Nobody hears it who went away meanwhile.
+            let _ = told.send(written.clone());
+        }
+    }
+
+    /// Writes what is kept, and these events behind it.
+    async fn append(&self, state: &mut State, events: &[&Event]) -> Result<()> {
         let State { head, kept } = state;
         let unavailable = |source: Error| {
             Error::new(
@@ -363,7 +420,7 @@ impl AuditChain {
         };
         let now = self.clock.now();
         let events =
-            kept.iter().map(|(time, event)| (*time, event)).chain(events.iter().map(|event| (now, event)));
+            kept.iter().map(|(time, event)| (*time, event)).chain(events.iter().map(|event| (now, *event)));
         let mut sealed = Vec::new();
         for (time, event) in events {
             let entry = Entry { time: time.to_string(), actor: &self.actor, here: &self.place.region, event };

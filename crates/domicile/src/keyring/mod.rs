@@ -12,8 +12,8 @@
 //! once it is durable in the key store and its use is durable in the audit chain.
 //!
 //! What is where: keys are loaded and kept by `branch` and `tenant`, on a `shelf`, for their `ages`; `follow` brings
-//! what other processes changed, and `lease` ends by it what is in use; `erase`, `rotate`, `expire` and `replay` change keys, each in compare-and-set writes; `rewrap`
-//! moves data keys to new versions.
+//! what other processes changed, and `lease` ends by it what is in use; `warm` fills a cold cache; `erase`, `rotate`,
+//! `expire` and `replay` change keys, each in compare-and-set writes; `rewrap` moves data keys to new versions.
 
 mod ages;
 mod ahead;
@@ -34,6 +34,7 @@ mod rotate;
 mod shelf;
 mod tenant;
 mod tombstone;
+mod warm;
 mod wrapped;
 
 use std::collections::{HashMap, HashSet};
@@ -52,6 +53,7 @@ pub(crate) use region::RegionParts;
 pub use replay::ReplayReport;
 pub use rotate::RotationReport;
 pub use tombstone::{Cause, Subject};
+pub use warm::WarmReport;
 pub use wrapped::{LeafRef, Owner, WrapKind, WrappedKey};
 
 use crate::audit::{AuditChain, EventKind};
@@ -64,7 +66,7 @@ use crate::region::Region;
 use crate::scope::Scope;
 use crate::store::{KeyName, KeySlot, KeyState, StoredKey};
 use crate::time::Clock;
-use region::RegionKeys;
+use region::{LeafFor, RegionKeys};
 use tenant::TenantKey;
 
 /// The way to every key.
@@ -115,7 +117,7 @@ impl Keyring {
     pub async fn sealing_leaf(&self, permit: Permit, period: Period) -> Result<SealingLeaf> {
         // What is sealed under the region's own key vouches for others: a new version of it ends nothing.
         let seals = *permit.scope() != Scope::of_region();
-        let FreshLeaf { leaf, secret, lease } = self.fresh_leaf(permit, period, seals).await?;
+        let FreshLeaf { leaf, secret, lease } = self.fresh_leaf(permit, period, LeafFor::Lane, seals).await?;
         Ok(SealingLeaf::new(leaf, secret, lease, self.randomness.clone()))
     }
 
@@ -125,7 +127,8 @@ impl Keyring {
     /// As [`sealing_leaf`](Self::sealing_leaf).
     pub async fn segment_leaf(&self, permit: Permit, period: Period) -> Result<SegmentLeaf> {
         region_permit(&permit)?;
-        let FreshLeaf { leaf, secret, lease } = self.fresh_leaf(permit, period, false).await?;
+        let FreshLeaf { leaf, secret, lease } =
+            self.fresh_leaf(permit, period, LeafFor::Segment, false).await?;
         Ok(SegmentLeaf::new(leaf, secret, lease))
     }
 
@@ -195,7 +198,13 @@ impl Keyring {
         own.chain(tenants).collect()
     }
 
-    async fn fresh_leaf(&self, permit: Permit, period: Period, seals: bool) -> Result<FreshLeaf> {
+    async fn fresh_leaf(
+        &self,
+        permit: Permit,
+        period: Period,
+        wanted: LeafFor,
+        seals: bool,
+    ) -> Result<FreshLeaf> {
         if !matches!(permit.action(), Action::Seal) {
             return Err(Error::new(Code::HomeRefused, "a permit to open does not seal"));
         }
@@ -203,16 +212,16 @@ impl Keyring {
         region.check_use(permit.scope(), true).await?;
         let key = region.sealing_key(permit.scope(), period).await?;
         self.note_use(&permit, &key).await?;
-        let number = self.unused_leaf(region, &key).await?;
+        let number = self.unused_leaf(region, &key, wanted).await?;
         let secret = region.leaf(&key, number, None).await?;
         let lease = region.lease(&key, number, None, seals);
         Ok(FreshLeaf { leaf: LeafRef { key: key.name, leaf: number }, secret, lease })
     }
 
     /// A leaf that was not erased: a snapshot that was restored may draw one again that was.
-    async fn unused_leaf(&self, region: &RegionKeys, key: &TenantKey) -> Result<LeafNumber> {
+    async fn unused_leaf(&self, region: &RegionKeys, key: &TenantKey, wanted: LeafFor) -> Result<LeafNumber> {
         loop {
-            let number = region.next_leaf().await?;
+            let number = region.next_leaf(wanted).await?;
             if key.tree.holds(number) {
                 return Ok(number);
             }
@@ -264,7 +273,7 @@ fn region_permit(permit: &Permit) -> Result<()> {
     if *permit.scope() == Scope::of_region() {
         return Ok(());
     }
-    Err(Error::new(Code::HomeRefused, "a segment leaf needs the region's own permit")
+    Err(Error::new(Code::HomeRefused, "this needs the region's own permit")
         .at(format!("scope {}", permit.scope())))
 }
 

@@ -56,7 +56,22 @@ pub(super) struct RegionKeys {
     pub(super) owners: moka::future::Cache<KeyName, KeySlot>,
     /// Data keys in use.
     pub(super) leases: Leases,
-    writer: tokio::sync::Mutex<Option<Writer>>,
+    lanes: Counter,
+    segments: Counter,
+}
+
+/// Where the leaves of one kind of wrap come from.
+#[derive(Debug, Default)]
+struct Counter(tokio::sync::Mutex<Option<Writer>>);
+
+/// What a fresh leaf is for. Segments have a writer number of their own: those that follow one another have neighbouring
+/// leaves, and to retire all of them costs the region's key no more state than to retire one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeafFor {
+    /// A data key's own leaf.
+    Lane,
+    /// The leaf that the lanes of a segment share.
+    Segment,
 }
 
 /// This process as a writer of the region's store: its number, and the next leaf under it.
@@ -92,7 +107,8 @@ impl RegionKeys {
             slots: Shelf::new("tenant", SLOTS_MAX),
             owners: moka::future::Cache::new(SLOTS_MAX),
             leases: Leases::default(),
-            writer: tokio::sync::Mutex::new(None),
+            lanes: Counter::default(),
+            segments: Counter::default(),
         }
     }
 
@@ -161,10 +177,14 @@ impl RegionKeys {
         if self.custodies.contains_key(&scope.tenant) { scope.tenant.clone() } else { TenantId::REGION }
     }
 
-    /// Leaves of one process never repeat: its writer number is its own, and the counter only grows. When
-    /// the counter is used up, another writer number is drawn.
-    pub(super) async fn next_leaf(&self) -> Result<LeafNumber> {
-        let mut writer = self.writer.lock().await;
+    /// Leaves of one process never repeat: its writer numbers are its own, and the counters only grow. When
+    /// a counter is used up, another writer number is drawn.
+    pub(super) async fn next_leaf(&self, wanted: LeafFor) -> Result<LeafNumber> {
+        let counter = match wanted {
+            LeafFor::Lane => &self.lanes,
+            LeafFor::Segment => &self.segments,
+        };
+        let mut writer = counter.0.lock().await;
         let Writer { number, next } = match writer.take() {
             Some(writer) => writer,
             None => Writer { number: self.store.next_writer().await?, next: 0 },

@@ -15,10 +15,14 @@ use crate::ledger::overtaken;
 use crate::observe;
 use crate::period::Period;
 use crate::scope::{Scope, TenantId};
-use crate::store::{KeyIdentity, KeyRow, KeySlot, KeyState, RowFilter, RowWrite, Written};
+use crate::store::{KeyIdentity, KeyRow, KeySlot, KeyState, RowFilter, RowWrite, StoredKey, Written};
 
 /// How many rows are read at once.
 pub(super) const ROWS: u32 = 1_000;
+
+/// How many rows are sealed anew in one write, and how many octets of them: rows that lost many leaves are long.
+const RESEALED_ROWS: usize = 250;
+const RESEALED_BYTES: usize = 4 << 20;
 
 /// What was rotated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,10 +137,8 @@ impl Keyring {
         }
         let filter = region.rows(KeyKind::Tenant, None);
         region
-            .each_row(&filter, async |row| {
-                if row.state != KeyState::Destroyed {
-                    report.rewrapped += usize::from(region.reseal(&row.identity).await?);
-                }
+            .each_page(&filter, async |page| {
+                report.rewrapped += region.reseal_all(page).await?;
                 Ok(())
             })
             .await?;
@@ -213,16 +215,26 @@ impl RegionKeys {
         filter: &RowFilter,
         mut visit: impl AsyncFnMut(&KeyRow) -> Result<()>,
     ) -> Result<()> {
-        let mut after: Option<KeyIdentity> = None;
-        loop {
-            let page = self.store.load_many(filter, after.as_ref(), ROWS).await?;
+        self.each_page(filter, async |page| {
             for stored in &page {
                 visit(&stored.row).await?;
             }
-            match page.last() {
-                Some(last) => after = Some(last.row.identity.clone()),
-                None => return Ok(()),
-            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn each_page(
+        &self,
+        filter: &RowFilter,
+        mut visit: impl AsyncFnMut(Vec<StoredKey>) -> Result<()>,
+    ) -> Result<()> {
+        let mut after: Option<KeyIdentity> = None;
+        loop {
+            let page = self.store.load_many(filter, after.as_ref(), ROWS).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.row.identity.clone());
+            visit(page).await?;
         }
     }
 
@@ -293,24 +305,61 @@ impl RegionKeys {
         Err(overtaken(&self.place.region))
     }
 
+    /// Seals the tenant keys of a page under the branch keys that seal today, where they are not. Many in one write: a
+    /// write is made durable, and old bytes are scrubbed, once for all of them.
+    async fn reseal_all(&self, page: Vec<StoredKey>) -> Result<usize> {
+        let (mut count, mut writes, mut bytes) = (0, Vec::new(), 0);
+        for stored in page {
+            if stored.row.state == KeyState::Destroyed {
+                continue;
+            }
+            if let Some(row) = self.resealed_today(stored.standing()?).await? {
+                bytes += row.row.sealed.len();
+                writes.push(row);
+            }
+            if writes.len() >= RESEALED_ROWS || bytes >= RESEALED_BYTES {
+                count += self.reseal_together(std::mem::take(&mut writes)).await?;
+                bytes = 0;
+            }
+        }
+        Ok(count + self.reseal_together(writes).await?)
+    }
+
+    /// Writes these rows together; one by one where somebody changed one of them since it was read.
+    async fn reseal_together(&self, rows: Vec<RowWrite>) -> Result<usize> {
+        let identities: Vec<_> = rows.iter().map(|row| row.row.identity.clone()).collect();
+        if rows.is_empty() || self.written(rows).await? {
+            return Ok(identities.len());
+        }
+        let mut count = 0;
+        for identity in &identities {
+            count += usize::from(self.reseal(identity).await?);
+        }
+        Ok(count)
+    }
+
+    /// A row under the branch key that seals today; none where it is.
+    async fn resealed_today(&self, row: KeyRow) -> Result<Option<RowWrite>> {
+        let slot = &row.identity.slot;
+        let today = self.sealing_branch(&self.owner_of(&slot.scope), slot.period.month()).await?;
+        let replaces = Some(row.generation);
+        let key = self.open_row(row).await?;
+        if key.branch.identity == today.identity {
+            return Ok(None);
+        }
+        Ok(Some(replacing(self.resealed(&key, key.state, &key.tree).await?, replaces)))
+    }
+
     /// Seals a tenant key under the branch key that seals today, if it is not.
     async fn reseal(&self, identity: &KeyIdentity) -> Result<bool> {
-        let slot = &identity.slot;
         for _ in 0..TRIES {
             let Some(stored) = self.store.find(identity).await? else { return Ok(false) };
             let row = stored.standing()?;
             if row.state == KeyState::Destroyed {
                 return Ok(false);
             }
-            let owner = self.owner_of(&slot.scope);
-            let today = self.sealing_branch(&owner, slot.period.month()).await?;
-            let replaces = Some(row.generation);
-            let key = self.open_row(row).await?;
-            if key.branch.identity == today.identity {
-                return Ok(false);
-            }
-            let resealed = self.resealed(&key, key.state, &key.tree).await?;
-            if self.written(vec![replacing(resealed, replaces)]).await? {
+            let Some(resealed) = self.resealed_today(row).await? else { return Ok(false) };
+            if self.written(vec![resealed]).await? {
                 return Ok(true);
             }
         }

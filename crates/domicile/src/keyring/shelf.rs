@@ -72,6 +72,27 @@ where
     where
         F: Future<Output = Result<V>> + Send,
     {
+        self.get_since(key, None, usable, load).await
+    }
+
+    /// How much was made stale so far: asked before many are loaded at once, and given to [`get_since`](Self::get_since)
+    /// for each of them.
+    pub(super) fn staled(&self) -> u64 {
+        self.staled.load(Ordering::SeqCst)
+    }
+
+    /// As [`get`](Self::get) for a `load` that gives what was read earlier, when [`staled`](Self::staled) said `since`:
+    /// what was made stale from then on is loaded anew by the next caller.
+    pub(super) async fn get_since<F>(
+        &self,
+        key: &K,
+        since: Option<u64>,
+        usable: impl Fn(&V) -> bool + Send,
+        load: impl FnOnce(Option<Arc<V>>) -> F + Send,
+    ) -> Result<Arc<V>>
+    where
+        F: Future<Output = Result<V>> + Send,
+    {
         if let Some(entry) = self.entries.get(key).await
             && let Some(value) = entry.fresh()
             && usable(value)
@@ -93,10 +114,10 @@ where
                     }
                 }
                 let before = entry.and_then(|entry| entry.value);
-                let staled = self.staled.load(Ordering::SeqCst);
+                let staled = since.unwrap_or_else(|| self.staled());
                 match Box::pin(load(before.clone())).await {
                     Ok(value) => {
-                        let stale = self.staled.load(Ordering::SeqCst) != staled;
+                        let stale = self.staled() != staled;
                         let stale = Arc::new(AtomicBool::new(stale));
                         Op::Put(Entry { value: Some(Arc::new(value)), stale, failed: None })
                     }
@@ -194,5 +215,17 @@ mod tests {
         assert_eq!(*shelf.get(&1, |value| *value > 2, async |_| Ok(9)).await.unwrap(), 9);
         shelf.stale(&1).await;
         assert_eq!(*shelf.peek(&1).await.unwrap(), 9);
+    }
+
+    #[tokio::test]
+    async fn what_was_made_stale_since_it_was_read_is_loaded_again() {
+        let shelf: Shelf<u8, u8> = Shelf::new("test", 10);
+        let since = shelf.staled();
+        shelf.get_since(&1, Some(since), |_| true, async |_| Ok(1)).await.unwrap();
+        assert_eq!(*shelf.get(&1, |_| true, async |_| Ok(9)).await.unwrap(), 1);
+        // Whatever it was: it may have been this.
+        shelf.stale(&3).await;
+        shelf.get_since(&2, Some(since), |_| true, async |_| Ok(2)).await.unwrap();
+        assert_eq!(*shelf.get(&2, |_| true, async |_| Ok(9)).await.unwrap(), 9);
     }
 }

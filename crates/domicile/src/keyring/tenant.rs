@@ -148,35 +148,49 @@ impl RegionKeys {
     /// All versions of a slot, as the store has them, under branch keys whose consent stands.
     pub(super) async fn slot(&self, scope: &Scope, period: Period) -> Result<Arc<SlotKeys>> {
         let slot = KeySlot::tenant(&self.place.region, scope, period);
-        let usable =
-            |keys: &SlotKeys| keys.opened().all(|key| key.branch.usable(self.ages.hard, &*self.clock));
         let load = async |before: Option<Arc<SlotKeys>>| {
-            let mut versions = BTreeMap::new();
-            for stored in self.store.versions(&slot).await? {
-                let (version, name, generation) =
-                    (stored.row.identity.version, stored.row.name, stored.row.generation);
-                let seen = before.as_ref().and_then(|before| before.versions.get(&version));
-                let key = if seen.is_some_and(|seen| generation < seen.generation) {
-                    Err(rolled_back(&slot))
-                } else {
-                    Box::pin(self.open_stored(stored)).await
-                };
-                let key = match key {
-                    // What may pass, or a denial: nothing to remember.
-                    Err(error) if error.class() == Class::KeyService => return Err(error),
-                    key => key.map(Arc::new),
-                };
-                self.owners.insert(name, slot.clone()).await;
-                let generation = generation.max(seen.map_or(0, |seen| seen.generation));
-                versions.insert(version, SlotKey { name, generation, key });
-            }
-            Ok(SlotKeys { versions })
+            let stored = self.store.versions(&slot).await?;
+            self.open_versions(&slot, stored, before).await
         };
+        let usable = |keys: &SlotKeys| self.are_usable(keys);
         let keys = self.slots.get(&(scope.clone(), period), usable, load).await?;
         for key in keys.opened() {
             self.renew_consent(&key.branch).await?;
         }
         Ok(keys)
+    }
+
+    pub(super) fn are_usable(&self, keys: &SlotKeys) -> bool {
+        keys.opened().all(|key| key.branch.usable(self.ages.hard, &*self.clock))
+    }
+
+    /// All versions of a slot, as the store gave them: each opened, or with the reason why not.
+    pub(super) async fn open_versions(
+        &self,
+        slot: &KeySlot,
+        all: Vec<StoredKey>,
+        before: Option<Arc<SlotKeys>>,
+    ) -> Result<SlotKeys> {
+        let mut versions = BTreeMap::new();
+        for stored in all {
+            let (version, name, generation) =
+                (stored.row.identity.version, stored.row.name, stored.row.generation);
+            let seen = before.as_ref().and_then(|before| before.versions.get(&version));
+            let key = if seen.is_some_and(|seen| generation < seen.generation) {
+                Err(rolled_back(slot))
+            } else {
+                Box::pin(self.open_stored(stored)).await
+            };
+            let key = match key {
+                // What may pass, or a denial: nothing to remember.
+                Err(error) if error.class() == Class::KeyService => return Err(error),
+                key => key.map(Arc::new),
+            };
+            self.owners.insert(name, slot.clone()).await;
+            let generation = generation.max(seen.map_or(0, |seen| seen.generation));
+            versions.insert(version, SlotKey { name, generation, key });
+        }
+        Ok(SlotKeys { versions })
     }
 
     async fn open_stored(&self, stored: StoredKey) -> Result<TenantKey> {

@@ -34,7 +34,9 @@ pub struct MemoryBackup(Contents);
 struct Contents {
     incarnation: [u8; 16],
     inserts: u64,
-    keys: HashMap<KeyIdentity, KeyRow>,
+    /// By slot and version.
+    keys: HashMap<KeySlot, BTreeMap<u32, KeyRow>>,
+    names: HashMap<KeyName, KeyIdentity>,
     floors: HashMap<KeyName, Floor>,
     tombstones: HashMap<(KeyName, LeafNumber), u64>,
     ledger: BTreeMap<Region, Vec<LedgerEntry>>,
@@ -70,7 +72,7 @@ impl MemoryStore {
 
     /// Puts one row back as it was, behind everybody's back, as whoever may write to a database can.
     pub fn put_back(&self, row: KeyRow) {
-        self.contents().keys.insert(row.identity.clone(), row);
+        self.contents().put(row);
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -79,6 +81,15 @@ impl MemoryStore {
 }
 
 impl Contents {
+    fn row(&self, identity: &KeyIdentity) -> Option<&KeyRow> {
+        self.keys.get(&identity.slot)?.get(&identity.version)
+    }
+
+    fn put(&mut self, row: KeyRow) {
+        self.names.insert(row.name, row.identity.clone());
+        self.keys.entry(row.identity.slot.clone()).or_default().insert(row.identity.version, row);
+    }
+
     fn stored(&self, row: &KeyRow) -> StoredKey {
         StoredKey { row: row.clone(), floor: self.floors.get(&row.name).copied() }
     }
@@ -113,13 +124,13 @@ impl Contents {
 impl KeyStore for MemoryStore {
     async fn insert(&self, row: &KeyRow) -> Result<Inserted> {
         let mut contents = self.contents();
-        if let Some(theirs) = contents.keys.get(&row.identity) {
+        if let Some(theirs) = contents.row(&row.identity) {
             return Ok(Inserted::Theirs(Box::new(contents.stored(theirs))));
         }
-        if contents.keys.values().any(|other| other.name == row.name) {
+        if contents.names.contains_key(&row.name) {
             return Err(Error::new(Code::StoreUnavailable, "two keys have one name"));
         }
-        contents.keys.insert(row.identity.clone(), row.clone());
+        contents.put(row.clone());
         contents.inserts += 1;
         Ok(Inserted::Ours)
     }
@@ -127,7 +138,7 @@ impl KeyStore for MemoryStore {
     async fn write(&self, write: &Write) -> Result<Written> {
         let mut contents = self.contents();
         let stands = write.rows.iter().all(|row| {
-            let standing = contents.keys.get(&row.row.identity).map(|standing| standing.generation);
+            let standing = contents.row(&row.row.identity).map(|standing| standing.generation);
             standing == row.replaces
         });
         let next = write.entry.as_ref().is_none_or(|entry| contents.is_next(&write.region, entry));
@@ -139,7 +150,7 @@ impl KeyStore for MemoryStore {
             contents.changed(&write.region, None);
         }
         for row in &write.rows {
-            contents.keys.insert(row.row.identity.clone(), row.row.clone());
+            contents.put(row.row.clone());
             contents.inserts += u64::from(row.replaces.is_none());
             contents.changed(&write.region, Some(&row.row.identity.slot));
             if let Some(entry) = write.entry.as_ref().filter(|_| row.buries) {
@@ -160,20 +171,19 @@ impl KeyStore for MemoryStore {
 
     async fn versions(&self, slot: &KeySlot) -> Result<Vec<StoredKey>> {
         let contents = self.contents();
-        let rows = contents.keys.values().filter(|row| row.identity.slot == *slot);
-        let mut rows: Vec<_> = rows.map(|row| contents.stored(row)).collect();
-        rows.sort_by_key(|stored| stored.row.identity.version);
-        Ok(rows)
+        let rows = contents.keys.get(slot).into_iter().flat_map(BTreeMap::values);
+        Ok(rows.map(|row| contents.stored(row)).collect())
     }
 
     async fn find(&self, identity: &KeyIdentity) -> Result<Option<StoredKey>> {
         let contents = self.contents();
-        Ok(contents.keys.get(identity).map(|row| contents.stored(row)))
+        Ok(contents.row(identity).map(|row| contents.stored(row)))
     }
 
     async fn named(&self, name: KeyName) -> Result<Option<StoredKey>> {
         let contents = self.contents();
-        Ok(contents.keys.values().find(|row| row.name == name).map(|row| contents.stored(row)))
+        let row = contents.names.get(&name).and_then(|identity| contents.row(identity));
+        Ok(row.map(|row| contents.stored(row)))
     }
 
     async fn load_many(
@@ -193,7 +203,7 @@ impl KeyStore for MemoryStore {
                 && filter.period.is_none_or(|period| slot.period == period)
                 && filter.tenant.as_ref().is_none_or(|tenant| slot.scope.tenant == *tenant)
         };
-        let rows = contents.keys.values().filter(|row| {
+        let rows = contents.keys.values().flat_map(BTreeMap::values).filter(|row| {
             let behind = after.is_none_or(|after| place(&row.identity) > place(after));
             behind && wanted(&row.identity.slot)
         });
