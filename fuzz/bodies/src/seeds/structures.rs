@@ -67,7 +67,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("keys-of-one-page", of(Structure::Keys, &part(trailer.tops().unwrap()))),
         ("distances-of-three-blocks", of(Structure::Distances, &distances())),
         ("footer-of-two-lanes", of(Structure::Footer, b"\0\x05\0\0\0\x01\x02\x09\x08\x03\x03\0\0\x04\0")),
-        ("ledger-entry-that-is-a-checkpoint", of(Structure::Statement, &statement().encode().unwrap())),
+        ("ledger-entry-that-is-a-checkpoint", of(Structure::Statement, &ledger_entry().encode().unwrap())),
         ("checkpoint-of-two-chains", of(Structure::Checkpoint, &checkpoint(2))),
         ("checkpoint-that-claims-many", of(Structure::Checkpoint, &checkpoint(u32::MAX))),
         ("footer-of-two-pages", of(Structure::Footer, b"\x03\x05\0\0\0\x01\x01\x09\x03\x03\0\0\x04\0")),
@@ -81,7 +81,7 @@ fn checkpoint(claimed: u32) -> Vec<u8> {
     [&claimed.to_be_bytes()[..], &head(1), &head(2), &keys].concat()
 }
 
-fn statement() -> Statement {
+fn ledger_entry() -> Statement {
     Statement {
         region: "eu-central-1".parse().unwrap(),
         number: 7,
