@@ -2,6 +2,8 @@
 
 pub mod audit;
 mod chain;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub mod checkup;
 mod choosing;
 pub mod config;
 pub mod context;
@@ -35,6 +37,7 @@ mod scope;
 pub mod secret;
 #[cfg(feature = "sqlite")]
 pub mod setup;
+mod severity;
 pub mod store;
 mod time;
 pub mod wire;

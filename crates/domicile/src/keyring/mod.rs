@@ -45,6 +45,7 @@ pub use orders::{Concerned, Hold, Shredding};
 pub(crate) use region::RegionParts;
 pub use replay::ReplayReport;
 pub use rotate::RotationReport;
+pub(crate) use tombstone::taken_by;
 pub use tombstone::{Cause, Subject};
 pub use wrapped::{LeafRef, Owner, WrapKind, WrappedKey};
 
