@@ -195,7 +195,7 @@ async fn is_made_good(host: &Host, doomed: &[u8], kept: &[u8], export: &Export, 
 #[tokio::test]
 async fn a_dump_and_a_stale_standby_open_nothing_before_the_replay_and_nothing_erased_after_it() {
     let mut server = Server::new().await;
-    server.database("one");
+    let _ = server.database("one");
     let mut host = Host::new(Some(server.text(OWNER, "one"))).await;
     let process = host.process().await;
     let (doomed, kept) = (sealed(&process).await, sealed(&process).await);
@@ -285,14 +285,14 @@ async fn follow_each_other(host: &Host) {
 async fn three_processes_follow_each_other_within_the_age_of_a_poll() {
     follow_each_other(&Host::new(None).await).await;
     let server = Server::new().await;
-    server.database("one");
+    let _ = server.database("one");
     follow_each_other(&Host::new(Some(server.text(OWNER, "one"))).await).await;
 }
 
 #[tokio::test]
 async fn rotations_erasures_writers_and_changes_of_custody_at_once_lose_nothing() {
     let server = Server::new().await;
-    server.database("one");
+    let _ = server.database("one");
     let host = Host::new(Some(server.text(OWNER, "one"))).await;
     let clock = ManualClock::new("2026-11-25T08:00:00Z".parse().unwrap());
     let process = async |agreement| host.process_at(&clock, Some(agreement)).await;
@@ -376,7 +376,7 @@ fn same(one: &Path, other: &Path) {
 #[tokio::test]
 async fn the_program_does_on_postgresql_what_it_does_on_sqlite() {
     let server = Server::new().await;
-    server.database("one");
+    let _ = server.database("one");
     let url = server.text(OWNER, "one");
     let directory = tempfile::tempdir().unwrap();
     let shell = Shell { directory: directory.path().to_owned() };
@@ -420,7 +420,7 @@ async fn the_program_does_on_postgresql_what_it_does_on_sqlite() {
     let dump = server.dump("one");
     shell.run(0, &["key", "erase", "first.dseg", "1", "--confirm", &segment]);
     shell.run(0, &["key", "expire"]);
-    shell.run(7, &["open", "first.dseg", "--purpose", "billing", "-o", "no.csv"]);
+    shell.run(7, &["open", "first.dseg", "--purpose", "billing", "--tenant", "acme", "-o", "no.csv"]);
     shell.run(0, &["open", "second.dseg", "--purpose", "billing", "--force", "-o", "opened.csv"]);
     same(&shell.path("opened.csv"), &cdrs);
     shell.run(0, &["audit", "export", "-o", "export.jsonl"]);
@@ -462,7 +462,7 @@ async fn the_program_does_on_postgresql_what_it_does_on_sqlite() {
     shell.run(8, &["open", "second.dseg", "--purpose", "billing", "--force", "-o", "opened.csv"]);
     shell.run(8, &["store", "check"]);
     shell.run(0, &["key", "replay", "export.jsonl"]);
-    shell.run(7, &["open", "first.dseg", "--purpose", "billing", "-o", "no.csv"]);
+    shell.run(7, &["open", "first.dseg", "--purpose", "billing", "--tenant", "acme", "-o", "no.csv"]);
     shell.run(0, &["open", "second.dseg", "--purpose", "billing", "--force", "-o", "opened.csv"]);
     same(&shell.path("opened.csv"), &cdrs);
     shell.run(0, &["store", "check"]);

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use domicile::checkup::check;
 use domicile::export::Export;
-use domicile::store::{self, Finding, KeyStore, Severity, SqliteStore};
+use domicile::store::{self, Finding, Severity, SqliteStore};
 use domicile::{Action, Code, Domicile, Purpose, RecordType, Scope};
 use domicile_record::format::{Contents, LaneNo};
 use domicile_record::{Erasable, Segment, Selection, Stamp, WriterOptions};

@@ -84,7 +84,6 @@ pub(crate) async fn check(common: &Common, check: &StoreCheck, report: &Report) 
 
 fn json(checkup: &Checkup) -> CheckedJson<'_> {
     let Checkup { store, regions, registry, condition, .. } = checkup;
-    let region = |region: &'_ checkup::RegionCheckup| (region.entries, region.chains);
     CheckedJson {
         store: store.to_string(),
         schema: condition.versions.map(|versions| versions.schema),
@@ -96,10 +95,7 @@ fn json(checkup: &Checkup) -> CheckedJson<'_> {
         homes: registry.then_some(condition.homes),
         regions: regions
             .iter()
-            .map(|of| {
-                let (entries, chains) = region(of);
-                RegionJson { region: of.region.as_str(), entries, chains }
-            })
+            .map(|of| RegionJson { region: of.region.as_str(), entries: of.entries, chains: of.chains })
             .collect(),
         findings: &condition.findings,
     }
