@@ -208,8 +208,9 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// Where Debian puts it, the newest version first, or wherever a shell finds it.
-fn program(name: &str) -> PathBuf {
+/// One of PostgreSQL's programs: where Debian puts it, the newest version first, or wherever a shell finds it.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut versions: Vec<_> = versions.map(|entry| entry.unwrap().path().join("bin").join(name)).collect();
     versions.sort();

@@ -53,7 +53,7 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Set up a place on the embedded default: key files, a key store, a configuration
+    /// Set up a place: key files, a key store, a configuration
     Init(Init),
     /// Choose homes, once, and list them
     #[command(subcommand)]
@@ -99,6 +99,16 @@ pub(crate) struct Init {
     /// Where this host is [default: eu-central-1, or the only region]
     #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
     pub(crate) here: Option<Region>,
+    /// The key store of all regions: sqlite://PATH, or postgres://USER@HOST/DATABASE, where an empty database gets the tables
+    /// and roles of one [default: sqlite://domicile.db]
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// The registry of homes, where it is not in the key store
+    #[arg(long, value_name = "URL")]
+    pub(crate) homes: Option<String>,
+    /// The file whose first line is the password of PostgreSQL, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -411,6 +421,30 @@ pub(crate) struct AuditCheckpoint {
 pub(crate) enum StoreCommand {
     /// Bring the schemas of all configured stores up to date; make one in an empty PostgreSQL database
     Migrate(StoreMigrate),
+    /// Look whether stores are whole, guarded and of today; no key service is called, and nothing changed
+    Check(StoreCheck),
+    /// Copy a store while others use it (SQLite; for PostgreSQL it says the command)
+    Backup(StoreBackup),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreCheck {
+    /// The store of this region alone [default: all stores, and the registry of homes]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreBackup {
+    /// The copy
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// The store of this region [default: where this host is]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Option<Region>,
+    /// Replace a copy that exists
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -85,6 +85,12 @@ fn main() -> ExitCode {
             Command::Store(StoreCommand::Migrate(migrate)) => {
                 commands::store::migrate(common, migrate, &report).await
             }
+            Command::Store(StoreCommand::Check(check)) => {
+                commands::store::check(common, check, &report).await
+            }
+            Command::Store(StoreCommand::Backup(backup)) => {
+                commands::store::backup(common, backup, &report).await
+            }
             Command::Doctor => commands::doctor::run(common, &report).await,
             Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),

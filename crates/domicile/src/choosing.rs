@@ -11,8 +11,9 @@ use crate::error::{Code, Error, Result};
 use crate::home::{
     ChosenHome, Home, HomeChoice, HomeState, HomeStatement, SignedStatement, StatedChoice, Types, forged,
 };
+use crate::kms::VerifyingKey;
 use crate::known_regions::KnownRegions;
-use crate::region::Region;
+use crate::region::{Place, Region};
 use crate::scope::{RecordType, Scope, TenantId};
 use crate::store::{Chosen, HomeRegistry, SignedChoices};
 use crate::time::Clock;
@@ -129,39 +130,20 @@ impl Homes {
         tenant: Option<&TenantId>,
     ) -> Result<Vec<(ChosenHome, Result<HomeState>)>> {
         let homes = self.registry.homes(tenant).await?;
-        let own: HashSet<_> =
-            homes.iter().map(|home| (home.choice.tenant.clone(), home.choice.types.clone())).collect();
-        let verified = |chosen: ChosenHome| {
-            let missing = exceptions(&chosen).and_then(|(tenant, left_out)| {
-                let mut types = left_out.into_iter().map(Types::One);
-                types.find(|types| !own.contains(&(tenant.clone(), types.clone())))
-            });
-            let state = self.verify_for(&chosen, missing.as_ref().unwrap_or(&chosen.choice.types));
-            (chosen, state)
-        };
-        Ok(homes.into_iter().map(verified).collect())
+        Ok(verify_all(homes, |region| self.pinned(region)))
     }
 
-    /// Verifies a standing choice, and that it speaks for these types: where it leaves them out, they had a home of
-    /// their own, whose row is gone.
     fn verify_for(&self, chosen: &ChosenHome, types: &Types) -> Result<HomeState> {
-        let state = self.verify(chosen)?;
-        match types {
-            Types::One(one) if exceptions(chosen).is_some_and(|(_, left_out)| left_out.contains(one)) => {
-                Err(forged(&HomeChoice { types: types.clone(), ..chosen.choice.clone() }))
-            }
-            _ => Ok(state),
-        }
+        verify_for(chosen, types, |region| self.pinned(region))
     }
 
     fn verify(&self, chosen: &ChosenHome) -> Result<HomeState> {
-        let place = &self.regions.get(&chosen.choice.region)?.place;
-        let statement = chosen.statement.as_ref().ok_or_else(|| forged(&chosen.choice))?;
-        let key_of = |region: &Region| Some(self.regions.get(region).ok()?.verifying_key);
-        let state = statement.verify(&chosen.choice, place, key_of)?;
-        // Kept as what it is not, it would be signed again at every use, and never be the home's own.
-        let kept = if chosen.own { HomeState::Signed } else { HomeState::Pending };
-        if state == kept { Ok(state) } else { Err(forged(&chosen.choice)) }
+        verify(chosen, |region| self.pinned(region))
+    }
+
+    fn pinned(&self, region: &Region) -> Result<(Place, VerifyingKey)> {
+        let known = self.regions.get(region)?;
+        Ok((known.place.clone(), known.verifying_key))
     }
 
     /// Has homes sign what other regions signed, where their keys are at hand; returns the others.
@@ -275,6 +257,53 @@ impl Homes {
         self.audit.record(&events).await?;
         Ok(contradiction(contradicted))
     }
+}
+
+/// Verifies all homes of a registry (or of one tenant) against what is pinned of their regions.
+pub(crate) fn verify_all(
+    homes: Vec<ChosenHome>,
+    pinned: impl Fn(&Region) -> Result<(Place, VerifyingKey)> + Copy,
+) -> Vec<(ChosenHome, Result<HomeState>)> {
+    let own: HashSet<_> =
+        homes.iter().map(|home| (home.choice.tenant.clone(), home.choice.types.clone())).collect();
+    let verified = |chosen: ChosenHome| {
+        let missing = exceptions(&chosen).and_then(|(tenant, left_out)| {
+            let mut types = left_out.into_iter().map(Types::One);
+            types.find(|types| !own.contains(&(tenant.clone(), types.clone())))
+        });
+        let state = verify_for(&chosen, missing.as_ref().unwrap_or(&chosen.choice.types), pinned);
+        (chosen, state)
+    };
+    homes.into_iter().map(verified).collect()
+}
+
+/// Verifies a standing choice, and that it speaks for these types: where it leaves them out, they had a home of
+/// their own, whose row is gone.
+fn verify_for(
+    chosen: &ChosenHome,
+    types: &Types,
+    pinned: impl Fn(&Region) -> Result<(Place, VerifyingKey)>,
+) -> Result<HomeState> {
+    let state = verify(chosen, pinned)?;
+    match types {
+        Types::One(one) if exceptions(chosen).is_some_and(|(_, left_out)| left_out.contains(one)) => {
+            Err(forged(&HomeChoice { types: types.clone(), ..chosen.choice.clone() }))
+        }
+        _ => Ok(state),
+    }
+}
+
+fn verify(
+    chosen: &ChosenHome,
+    pinned: impl Fn(&Region) -> Result<(Place, VerifyingKey)>,
+) -> Result<HomeState> {
+    let (place, _) = pinned(&chosen.choice.region)?;
+    let statement = chosen.statement.as_ref().ok_or_else(|| forged(&chosen.choice))?;
+    let key_of = |region: &Region| Some(pinned(region).ok()?.1);
+    let state = statement.verify(&chosen.choice, &place, key_of)?;
+    // Kept as what it is not, it would be signed again at every use, and never be the home's own.
+    let kept = if chosen.own { HomeState::Signed } else { HomeState::Pending };
+    if state == kept { Ok(state) } else { Err(forged(&chosen.choice)) }
 }
 
 /// The types that the choices for all of tenants leave out.

@@ -13,18 +13,8 @@ use crate::guard::{Action, Purpose};
 use crate::keyring::Cause;
 use crate::ledger::{Statement, StatementKind};
 use crate::region::Region;
+pub use crate::severity::Severity;
 use crate::time::Time;
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Severity {
-    /// Something does not work, or is not as safe as it says.
-    Wrong,
-    /// Something will be, or weakens what protects.
-    Weak,
-}
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,7 +22,7 @@ pub enum Severity {
 pub struct Ailment {
     /// How bad.
     pub severity: Severity,
-    /// What it is about: `keys`, `homes`, `ledger`, `host`, `places`, `posts`.
+    /// What it is about: `keys`, `homes`, `ledger`, `host`, `places`, `posts`, `stores`.
     pub about: &'static str,
     /// What, in a sentence.
     pub what: String,
@@ -58,6 +48,7 @@ pub async fn examine(domicile: &Domicile) -> Result<Vec<Ailment>> {
         places(domicile, region, &mut found).await?;
     }
     let here = domicile.here().region.clone();
+    stores(domicile, &mut found).await;
     ledger(domicile, &here, &mut found).await;
     keys_due(domicile, &here, &mut found).await;
     for (home, state) in domicile.homes(None).await? {
@@ -140,6 +131,49 @@ async fn places(domicile: &Domicile, region: &Region, found: &mut Examination) -
         }
     }
     Ok(())
+}
+
+/// What guards the stores, each once, and their servers' clocks.
+async fn stores(domicile: &Domicile, found: &mut Examination) {
+    let mut seen: Vec<&std::sync::Arc<dyn crate::store::KeyStore>> = Vec::new();
+    for known in domicile.regions() {
+        if seen.iter().any(|store| std::sync::Arc::ptr_eq(store, &known.store)) {
+            continue;
+        }
+        seen.push(&known.store);
+        match known.store.weaknesses().await {
+            Ok(findings) => found.0.extend(findings.into_iter().map(|finding| Ailment {
+                severity: finding.severity,
+                about: "stores",
+                what: match finding.place {
+                    Some(place) => format!("{} ({place})", finding.what),
+                    None => finding.what,
+                },
+                advice: finding.advice,
+            })),
+            Err(error) => found.add(Severity::Wrong, "stores", &error.at(known.place.region.to_string())),
+        }
+        match known.store.now().await {
+            Ok(Some(theirs)) => {
+                let ahead = domicile.now().micros().saturating_sub(theirs.micros());
+                if ahead.saturating_abs() > CLOCK_BEHIND_MAX {
+                    let (seconds, side) =
+                        (ahead.saturating_abs() / 1_000_000, if ahead > 0 { "ahead of" } else { "behind" });
+                    found.say(
+                        Severity::Wrong,
+                        "host",
+                        format!(
+                            "this host's clock is {seconds} s {side} that of the key store of {}",
+                            known.place.region
+                        ),
+                        "set both clocks: periods, ages and retention are counted by them",
+                    );
+                }
+            }
+            Ok(None) => {}
+            Err(error) => found.add(Severity::Wrong, "stores", &error.at(known.place.region.to_string())),
+        }
+    }
 }
 
 /// The ledger must verify, and this host's clock must not be behind it.

@@ -151,6 +151,10 @@ codes! {
     StoreUnavailable = "store/unavailable", KeyService;
     /// The key store was written by a newer version, or is none.
     StoreInvalid = "store/invalid", Usage;
+    /// What guards a key store, a trigger, a setting or a right, is not as it was made.
+    StoreWeakened = "store/weakened", Failed;
+    /// The database of a key store is damaged, or its rows contradict each other.
+    StoreCorrupt = "store/corrupt", Corrupt;
     /// Nothing is known of the key that a wrap names: no row, and no tombstone.
     KeyUnknown = "key/unknown", UnknownKey;
     /// A row of the key store, or the whole of it, is older than what this host or the ledger knows of.

@@ -14,7 +14,9 @@ use crate::hex;
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
 use crate::kms::VerifyingKey;
 use crate::ledger::{Statement, digest};
+use crate::period::{Period, PeriodUnit};
 use crate::region::{Place, Region};
+use crate::scope::TenantId;
 use crate::store::{KeyName, LedgerEntry};
 use crate::time::Time;
 
@@ -232,10 +234,12 @@ impl Export {
         Ok(statements)
     }
 
-    /// The keys that the chains speak of, each once, with the event's own words.
+    /// The keys that the chains say were used, each once, with the event's own words. A key that was made and not used
+    /// since may never have come to the store: its maker was overtaken, or died before.
     pub(crate) fn keys_used(&self) -> Vec<(KeyName, String)> {
         #[derive(Deserialize)]
         struct Used {
+            event: String,
             key: Option<String>,
             tenant: Option<String>,
             #[serde(rename = "type")]
@@ -244,10 +248,18 @@ impl Export {
         }
         let mut used = std::collections::BTreeMap::new();
         for event in self.chains.iter().flat_map(|(_, events)| events) {
-            let Ok(Used { key: Some(key), tenant, record_type, period }) = serde_json::from_str(&event.body)
+            let Ok(Used { event, key: Some(key), tenant, record_type, period }) =
+                serde_json::from_str(&event.body)
             else {
                 continue;
             };
+            // What posts seal to is used where nobody here sees it. Only their keys are the region's and of a day.
+            let of_a_day = period.as_deref().and_then(|period| period.parse::<Period>().ok());
+            let of_posts = tenant.as_deref() == Some(TenantId::REGION.as_str())
+                && of_a_day.is_some_and(|period| period.unit() == PeriodUnit::Day);
+            if event == "generate" && !of_posts {
+                continue;
+            }
             let Some(name) = hex::decode(&key) else { continue };
             let words = [tenant, record_type, period].map(Option::unwrap_or_default);
             used.insert(KeyName(name), words.join("/"));

@@ -114,6 +114,11 @@ impl NewFile {
         Ok(Self { file, target: None, temporary: Some(temporary), replace: false })
     }
 
+    /// Where it is written until it has its name; none for a pipe or a device.
+    pub(crate) fn written_at(&self) -> Option<&Path> {
+        self.temporary.as_deref()
+    }
+
     /// Makes durable what was written so far; the name is not given yet.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 pub mod audit;
 mod chain;
 pub mod checkpoint;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub mod checkup;
 mod choosing;
 pub mod config;
 pub mod context;
@@ -38,6 +40,7 @@ mod scope;
 pub mod secret;
 #[cfg(feature = "sqlite")]
 pub mod setup;
+mod severity;
 pub mod store;
 mod time;
 pub mod wire;

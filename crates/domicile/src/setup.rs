@@ -1,4 +1,4 @@
-//! Setting up a place on the embedded default: key files, a store, a configuration.
+//! Setting up a place: key files, a store, a configuration.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, FILE_NAME};
+use crate::config::{Config, FILE_NAME, Url};
 use crate::error::{Code, Error, Result};
 use crate::files;
 use crate::kms::{Kms, LocalKms};
@@ -16,14 +16,40 @@ use crate::store::{KeyStore, SqliteStore};
 const STORE: &str = "domicile.db";
 const KEYS: &str = "keys";
 
-/// Makes a root key and a signing key for each place, an empty store, and the configuration that names
-/// them, in `directory`. The configuration is written last; if anything fails, what was made is removed.
+/// Which stores a place is set up on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stores {
+    /// The URL of the key store of all regions, as a configuration has it; none is the embedded default.
+    pub store: Option<String>,
+    /// The URL of the registry of homes; none is the key store.
+    pub homes: Option<String>,
+    /// The file whose first line is the password of PostgreSQL.
+    pub password_file: Option<PathBuf>,
+}
+
+/// As [`init_on`], with the embedded default as key store and registry.
 ///
 /// # Errors
-/// [`ConfigExists`](Code::ConfigExists) when a place was set up here before;
-/// [`ArgumentInvalid`](Code::ArgumentInvalid) when `here` is not among the places;
-/// [`OutputFailed`](Code::OutputFailed) when a file cannot be written.
+/// As [`init_on`].
 pub async fn init(directory: &Path, places: &[Place], here: &Region) -> Result<Config> {
+    init_on(directory, places, here, &Stores::default()).await
+}
+
+/// Makes a root key and a signing key for each place, empty stores, and the configuration that names them, in `directory`.
+/// The configuration is written last; if anything fails, what was made is removed, but for what was made in PostgreSQL,
+/// which is empty and is taken up by the next call.
+///
+/// In a PostgreSQL database without a key store, one is made, with the [roles](crate::store::PostgresStore::ROLES): the
+/// role of the URL is to own the tables and be allowed to make roles. Where there is one that its owner made, it is used,
+/// and only read.
+///
+/// # Errors
+/// [`ConfigExists`](Code::ConfigExists) when a place was set up here before, or a store is in use already;
+/// [`ArgumentInvalid`](Code::ArgumentInvalid) when `here` is not among the places;
+/// [`ConfigInvalid`](Code::ConfigInvalid) for a URL that cannot be understood;
+/// [`OutputFailed`](Code::OutputFailed) when a file cannot be written; those of the stores.
+pub async fn init_on(directory: &Path, places: &[Place], here: &Region, stores: &Stores) -> Result<Config> {
     let config = directory.join(FILE_NAME);
     if config.symlink_metadata().is_ok() {
         return Err(Error::new(Code::ConfigExists, "a place was set up here before")
@@ -35,7 +61,7 @@ pub async fn init(directory: &Path, places: &[Place], here: &Region) -> Result<C
             .advise(format!("add --region {here}=JURISDICTION, or say --here with one of them")));
     }
     let mut made = Made::default();
-    match make(directory, places, here, &config, &mut made).await {
+    match make(directory, places, here, stores, &config, &mut made).await {
         Ok(()) => Config::read(&config),
         Err(error) => {
             made.remove();
@@ -61,6 +87,7 @@ async fn make(
     directory: &Path,
     places: &[Place],
     here: &Region,
+    stores: &Stores,
     config: &Path,
     made: &mut Made,
 ) -> Result<()> {
@@ -76,12 +103,27 @@ async fn make(
             files::sync_directory(path).map_err(failed(path))?;
         }
     }
+    let store = stores.store.clone().unwrap_or_else(|| format!("sqlite://{STORE}"));
+    let what = if stores.homes.is_none() { ", and the registry of homes" } else { "" };
     let mut text = format!(
         "# Where this host is. Whatever is at home elsewhere in another jurisdiction is not opened here.\n\
          here = \"{here}\"\n\
-         # The key store of all regions, and the registry of homes. What it loses opens with nothing else.\n\
-         store = \"sqlite://{STORE}\"\n"
+         # The key store of all regions{what}. What it loses opens with nothing else.\n\
+         store = {}\n",
+        toml::Value::String(store)
     );
+    // Writing to a String cannot fail.
+    if let Some(homes) = &stores.homes {
+        let _ = writeln!(text, "# The registry of homes.\nhomes = {}", toml::Value::String(homes.clone()));
+    }
+    if let Some(file) = &stores.password_file {
+        let absolute = std::path::absolute(file).map_err(failed(file))?;
+        let name = absolute.to_str().ok_or_else(|| {
+            Error::new(Code::ArgumentInvalid, "the name of the password file is no text")
+                .at(file.display().to_string())
+        })?;
+        let _ = writeln!(text, "password_file = {}", toml::Value::String(name.to_owned()));
+    }
     for Place { region, jurisdiction } in places {
         let (root, signing) = (format!("{KEYS}/{region}.root"), format!("{KEYS}/{region}.signing"));
         let kms = LocalKms::create(region.clone(), directory.join(&root), directory.join(&signing))?;
@@ -96,9 +138,15 @@ async fn make(
              kms = {{ provider = \"local\", root = \"{root}\", signing = \"{signing}\" }}\n"
         );
     }
-    let store = directory.join(STORE);
-    KeyStore::close(&SqliteStore::create(&store).await?).await;
-    made.0.extend(["", "-wal", "-shm"].map(|suffix| directory.join(format!("{STORE}{suffix}"))));
+    // What is written is read back before it is.
+    let parsed = Config::parse(&text, config)?;
+    let mut urls = vec![parsed.homes()];
+    urls.extend(parsed.regions().values().map(|region| &region.store));
+    urls.sort_by_key(ToString::to_string);
+    urls.dedup();
+    for url in urls {
+        make_store(url, made).await?;
+    }
 
     let mut write = || {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(config)?;
@@ -108,6 +156,58 @@ async fn make(
         files::sync_directory(config)
     };
     write().map_err(failed(config))
+}
+
+async fn make_store(url: &Url, made: &mut Made) -> Result<()> {
+    match url {
+        Url::Sqlite(path) => {
+            KeyStore::close(&SqliteStore::create(path).await?).await;
+            made.0.extend(["", "-wal", "-shm"].map(|suffix| {
+                let mut file = path.as_os_str().to_owned();
+                file.push(suffix);
+                PathBuf::from(file)
+            }));
+            Ok(())
+        }
+        #[cfg(feature = "postgres")]
+        Url::Postgres(url) => make_postgres(url).await,
+        #[cfg(not(feature = "postgres"))]
+        Url::Postgres(_) => Err(Error::new(Code::ConfigInvalid, "this build has no such store")
+            .at(url.to_string())
+            .advise("build with the feature `postgres`")),
+    }
+}
+
+/// Makes a store where there is none; takes one that is empty.
+#[cfg(feature = "postgres")]
+async fn make_postgres(url: &crate::config::PostgresUrl) -> Result<()> {
+    use crate::store::{HomeRegistry, PostgresStore, Step};
+    let store = match PostgresStore::open(url).await {
+        Err(error) if error.code() == Code::StoreInvalid => {
+            let migrated = PostgresStore::migrate(url, Step::Expand).await?;
+            if migrated.before.is_none() {
+                PostgresStore::make_roles(url).await.map_err(|error| {
+                    let what = "the tables were made, and the roles were not";
+                    Error::new(error.code(), what).at(url.to_string()).because(error).advise(
+                        "have a role that may make roles run crates/domicile/src/store/postgres/roles.sql, \
+                         and set up again",
+                    )
+                })?;
+            }
+            PostgresStore::open(url).await?
+        }
+        opened => opened?,
+    };
+    let mark = store.mark().await;
+    let homes = store.homes(None).await;
+    KeyStore::close(&store).await;
+    if mark?.inserts == 0 && homes?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Code::ConfigExists, "this store is in use already")
+        .at(url.to_string())
+        .rule("root keys are made once for a store: it opens with nothing else")
+        .advise("copy the configuration and the key files of a host that uses it; or name an empty database"))
 }
 
 #[cfg(test)]

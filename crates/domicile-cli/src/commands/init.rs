@@ -16,7 +16,11 @@ struct InitJson<'a> {
 pub(crate) async fn run(init: &Init, report: &Report) -> Result<()> {
     let places = if init.regions.is_empty() { defaults()? } else { init.regions.clone() };
     let here = here(init, &places)?;
-    let config = setup::init(&init.directory, &places, &here).await?;
+    let mut stores = setup::Stores::default();
+    stores.store.clone_from(&init.store);
+    stores.homes.clone_from(&init.homes);
+    stores.password_file.clone_from(&init.password_file);
+    let config = setup::init_on(&init.directory, &places, &here, &stores).await?;
     let result = InitJson {
         config: config.path().display().to_string(),
         here: &here,

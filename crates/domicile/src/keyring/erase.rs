@@ -111,6 +111,7 @@ impl Keyring {
                 region.forget(slot).await;
             }
             if let Written::Done { scrubbed } = written {
+                region.take_note().await;
                 observe::rewrote("erasure", keys);
                 return Ok(self.report(Some(number), keys, leaves, scrubbed));
             }

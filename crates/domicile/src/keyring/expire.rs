@@ -150,6 +150,7 @@ impl Keyring {
                 region.forget(slot).await;
             }
             if let Written::Done { scrubbed } = written {
+                region.take_note().await;
                 observe::rewrote(cause.as_str(), keys);
                 return Ok(self.report(Some(number), keys, 0, scrubbed));
             }
@@ -287,7 +288,7 @@ impl Keyring {
             .what(what);
         self.audit.record(&[event]).await?;
         let number = region.ledger.say(said).await?;
-        region.follower.poll_next();
+        region.take_note().await;
         Ok(number)
     }
 }

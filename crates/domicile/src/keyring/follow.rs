@@ -195,12 +195,7 @@ impl Follower {
             digest: head.as_ref().map_or([0; 32], digest),
             mark,
         };
-        if let Some(seen) = self.seen(ledger)? {
-            let back = seen.is_behind(&followed.mark) || !self.remembers(ledger, &seen).await?;
-            if back && !self.made_good(ledger, &seen, &followed.mark).await? {
-                return Err(other_store(ledger));
-            }
-        }
+        self.check_seen(ledger, &followed.mark).await?;
         let mut orders = Orders::default();
         let mut after = 0;
         loop {
@@ -216,6 +211,16 @@ impl Follower {
         *self.orders.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(orders);
         self.remember(ledger, &followed)?;
         Ok(followed)
+    }
+
+    /// Whether a store is the one that this host knew, or a later one. Nothing is remembered.
+    pub(crate) async fn check_seen(&self, ledger: &Ledger, mark: &StoreMark) -> Result<()> {
+        let Some(seen) = self.seen(ledger)? else { return Ok(()) };
+        let back = seen.is_behind(mark) || !self.remembers(ledger, &seen).await?;
+        if back && !self.made_good(ledger, &seen, mark).await? {
+            return Err(other_store(ledger));
+        }
+        Ok(())
     }
 
     /// What this host saw before this process began.

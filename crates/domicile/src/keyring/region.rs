@@ -128,6 +128,15 @@ impl RegionKeys {
         self.follower.catch_up_now(self).await
     }
 
+    /// Has this host remember what was written now: a restore that takes it back is then known, even if this process does
+    /// nothing more. It was written, whatever comes of this.
+    pub(super) async fn take_note(&self) {
+        self.follower.poll_next();
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(code = %error.code(), region = %self.place.region, "what was written could not be followed");
+        }
+    }
+
     /// Has the keys of a slot loaded anew.
     pub(super) async fn forget(&self, slot: &KeySlot) {
         match slot.kind {

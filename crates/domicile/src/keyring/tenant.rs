@@ -27,7 +27,7 @@ const COMMITMENT_LABEL: &[u8] = b"domicile/v1/commitment/tenant-key";
 const NONCE_BYTES: usize = 24;
 
 /// The bit of a row's `parent_version` that says: the branch key is the tenant's own, and not the region's.
-const OWN_BRANCH: u32 = 1 << 31;
+const OWN_BRANCH: u32 = KeyRow::OWN_BRANCH;
 
 /// An opened tenant key.
 #[derive(Debug)]
@@ -360,9 +360,7 @@ impl RegionKeys {
 
 /// The owner and version of the branch key that a row lies under.
 pub(super) fn parent(row: &KeyRow) -> (TenantId, u32) {
-    let own = row.parent_version & OWN_BRANCH != 0;
-    let owner = if own { row.identity.slot.scope.tenant.clone() } else { TenantId::REGION };
-    (owner, row.parent_version & !OWN_BRANCH)
+    row.parent()
 }
 
 fn cipher(branch: &BranchKey) -> Xaes256Gcm {

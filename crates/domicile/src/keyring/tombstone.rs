@@ -1,7 +1,8 @@
 //! Tombstones: what the ledger says that was taken, from which keys, and when.
 
 use crate::context::KeyKind;
-use crate::ledger::{Said, StatementKind};
+use crate::error::Result;
+use crate::ledger::{Said, Statement, StatementKind, content};
 use crate::period::Period;
 use crate::puncture::LeafNumber;
 use crate::scope::{RecordType, Scope, TenantId};
@@ -192,4 +193,14 @@ impl Said for Destroyed {
         input.end("end of the tombstone")?;
         Ok(Self { cause, keys })
     }
+}
+
+/// The keys that a statement took something from, with the generations that they had since; none of another kind.
+pub(crate) fn taken_by(statement: &Statement) -> Result<Vec<(KeyName, u64)>> {
+    let keys = match statement.kind {
+        StatementKind::Erased => content::<Erased>(statement)?.keys,
+        StatementKind::Destroyed => content::<Destroyed>(statement)?.keys,
+        _ => Vec::new(),
+    };
+    Ok(keys.iter().map(|key| (key.name, key.generation)).collect())
 }

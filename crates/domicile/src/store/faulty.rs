@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Change, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, LedgerEntry, RowFilter, StoreMark,
-    StoredKey, Write, Written,
+    Change, Finding, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, LedgerEntry, RowFilter,
+    StoreMark, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::checkpoint::ChainHead;
 use crate::error::{Code, Error, Result};
 use crate::puncture::LeafNumber;
 use crate::region::Region;
+use crate::time::Time;
 
 /// What a [`FaultyStore`] does in place of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +28,88 @@ pub enum Fault {
     Silent,
 }
 
+/// When a process dies: at one of its steps, which are the writes of its stores and, where a test has them pass here, the
+/// calls of its key services. From then on nothing of the process reaches anybody. Clones are one fuse.
+#[derive(Debug, Clone, Default)]
+pub struct Fuse {
+    state: Arc<Mutex<Burning>>,
+}
+
+#[derive(Debug, Default)]
+struct Burning {
+    steps: u64,
+    at: Option<(u64, Death)>,
+    blown: bool,
+}
+
+/// On which side of a step a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there are two sides")]
+pub enum Death {
+    /// The step is not done.
+    Before,
+    /// It is, and its answer is lost.
+    After,
+}
+
+impl Fuse {
+    /// A fuse that blows at this step, from 1; otherwise it only counts.
+    #[must_use]
+    pub fn at(step: u64, death: Death) -> Self {
+        let state = Burning { at: Some((step, death)), ..Burning::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Whether it has blown.
+    #[must_use]
+    pub fn is_blown(&self) -> bool {
+        self.state().blown
+    }
+
+    /// How many steps there were.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.state().steps
+    }
+
+    /// Does a step of the process, if it is alive; `code` is what a dead one is told.
+    ///
+    /// # Errors
+    /// Those of the step, or `code`.
+    pub async fn step<T>(&self, code: Code, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let dead = || Error::new(code, "the process died, as it was told to");
+        let death = {
+            let mut state = self.state();
+            state.steps += 1;
+            let death = state.at.filter(|(at, _)| *at == state.steps).map(|(_, death)| death);
+            state.blown |= death == Some(Death::Before);
+            if state.blown {
+                return Err(dead());
+            }
+            death
+        };
+        let done = work.await;
+        if death.is_some() {
+            self.state().blown = true;
+            return Err(dead());
+        }
+        done
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, Burning> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The operations that change something.
+const WRITES: [&str; 5] = ["insert", "write", "next_writer", "begin_chain", "append_events"];
+
 /// Any key store, with faults that a test switches on and off by the name of the operation; and a count of calls.
 #[derive(Debug)]
 pub struct FaultyStore {
     inner: Arc<dyn KeyStore>,
     script: Mutex<Script>,
+    fuse: Fuse,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +123,13 @@ impl FaultyStore {
     /// A store that works, so far.
     #[must_use]
     pub fn new(inner: Arc<dyn KeyStore>) -> Self {
-        Self { inner, script: Mutex::default() }
+        Self::of_process(inner, Fuse::default())
+    }
+
+    /// The store as one process has it, which dies when the fuse blows.
+    #[must_use]
+    pub fn of_process(inner: Arc<dyn KeyStore>, fuse: Fuse) -> Self {
+        Self { inner, script: Mutex::default(), fuse }
     }
 
     /// Has an operation, by its name in [`KeyStore`], fail so from now on, or work again.
@@ -79,6 +163,8 @@ impl FaultyStore {
         };
         let away = || Error::new(Code::StoreUnavailable, "the key store is away, as it was told to be");
         match fault {
+            None if WRITES.contains(&operation) => self.fuse.step(Code::StoreUnavailable, work).await,
+            None if self.fuse.is_blown() => Err(away()),
             None => work.await,
             Some(Fault::Away) => Err(away()),
             Some(Fault::Lost) => work.await.and(Err(away())),
@@ -169,6 +255,14 @@ impl KeyStore for FaultyStore {
 
     async fn chain_heads(&self, region: &Region) -> Result<Vec<ChainHead>> {
         self.played("chain_heads", self.inner.chain_heads(region)).await
+    }
+
+    async fn weaknesses(&self) -> Result<Vec<Finding>> {
+        self.played("weaknesses", self.inner.weaknesses()).await
+    }
+
+    async fn now(&self) -> Result<Option<Time>> {
+        self.played("now", self.inner.now()).await
     }
 
     async fn close(&self) {

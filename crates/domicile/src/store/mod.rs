@@ -2,9 +2,12 @@
 //!
 //! The key store is the data: what it loses is noise for ever. A key is used once it is durable here.
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod check;
 pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 mod faulty;
+mod finding;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod migration;
@@ -21,8 +24,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use check::Condition;
 #[cfg(any(test, feature = "testing"))]
-pub use faulty::{Fault, FaultyStore};
+pub use faulty::{Death, Fault, FaultyStore, Fuse};
+pub use finding::Finding;
 pub use memory::{MemoryBackup, MemoryStore};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use migration::{Migrated, Step, Versions};
@@ -43,6 +49,7 @@ use crate::period::Period;
 use crate::puncture::LeafNumber;
 use crate::region::Region;
 use crate::scope::TenantId;
+pub use crate::severity::Severity;
 
 /// A store that was opened, in both of its roles.
 #[derive(Debug, Clone)]
@@ -85,6 +92,50 @@ pub async fn migrate(url: &Url, step: Step) -> Result<Migrated> {
         Url::Sqlite(path) => SqliteStore::migrate(path, step).await,
         Url::Postgres(url) => PostgresStore::migrate(url, step).await,
     }
+}
+
+/// Looks at the store that a configuration names without a key: its schema, what guards it, and its rows. Nothing is
+/// changed.
+///
+/// # Errors
+/// None for what is wrong, which is the answer; [`StoreUnavailable`](Code::StoreUnavailable) when it cannot be reached.
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub async fn examine(url: &Url) -> Result<Condition> {
+    match url {
+        Url::Sqlite(path) => SqliteStore::examine(path).await,
+        Url::Postgres(url) => PostgresStore::examine(url).await,
+    }
+}
+
+/// Copies the store that a configuration names, while others use it, into a file that appears under its name once it is
+/// whole and was checked. What is said of the copy was read from it.
+///
+/// # Errors
+/// [`ArgumentInvalid`](Code::ArgumentInvalid) for a PostgreSQL store, whose own tools do that: the advice is their
+/// command; [`StoreCorrupt`](Code::StoreCorrupt) when the copy is not whole; those of the store, and of writing files.
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub async fn backup(url: &Url, target: &std::path::Path, replace: bool) -> Result<BackedUp> {
+    match url {
+        Url::Sqlite(path) => SqliteStore::backup(path, target, replace).await,
+        Url::Postgres(url) => Err(PostgresStore::dumped_by_its_own_tools(url).await?),
+    }
+}
+
+/// What stands in a copy of a store.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackedUp {
+    /// Which store it was, and how far it had come.
+    pub mark: StoreMark,
+    /// How many rows of keys it has.
+    pub keys: u64,
+    /// How many homes.
+    pub homes: u64,
+    /// How far the ledger of each region had come.
+    pub ledgers: Vec<(Region, u64)>,
+    /// What is wrong with the store, and so with the copy, which is whole all the same.
+    pub findings: Vec<Finding>,
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -372,6 +423,22 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
     async fn chain_heads(&self, region: &Region) -> Result<Vec<ChainHead>>;
+
+    /// What weakens the store, as far as it can tell: rights, triggers, settings. No row is read.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn weaknesses(&self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    /// The time by the store's own clock, where it is on another host.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](crate::Code::StoreUnavailable).
+    async fn now(&self) -> Result<Option<crate::Time>> {
+        Ok(None)
+    }
 
     /// Lets go of connections. What is asked of a store that was closed may fail.
     async fn close(&self) {}

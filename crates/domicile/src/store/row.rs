@@ -142,6 +142,17 @@ pub struct KeyRow {
 }
 
 impl KeyRow {
+    /// In a parent's version: the branch key is the tenant's own, and not the region's.
+    pub(crate) const OWN_BRANCH: u32 = 1 << 31;
+
+    /// The branch key that a tenant or post key is sealed under: whose, and which version.
+    #[must_use]
+    pub fn parent(&self) -> (TenantId, u32) {
+        let own = self.parent_version & Self::OWN_BRANCH != 0;
+        let owner = if own { self.identity.slot.scope.tenant.clone() } else { TenantId::REGION };
+        (owner, self.parent_version & !Self::OWN_BRANCH)
+    }
+
     /// What is authenticated with a sealed key: everything in the row but the sealed key itself.
     #[must_use]
     pub fn associated(&self, label: &str) -> Vec<u8> {

@@ -10,10 +10,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Pool, Row, Type};
 
+use super::check::{self, Findings};
 use super::{
-    Change, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot,
-    KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoreMark, StoredKey, Write,
-    Written,
+    Change, Chosen, Finding, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow,
+    KeySlot, KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoreMark, StoredKey,
+    Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainId, SealedEvent};
 use crate::checkpoint::ChainHead;
@@ -63,6 +64,12 @@ pub(super) trait Sql: Send + Sync + fmt::Debug {
 
     /// Whether no copy of replaced bytes is left in the store's own files, after it was seen to.
     async fn scrub(&self) -> bool;
+
+    /// One row with one number, `micros` since 1970, by the server's clock; none where this host's is it.
+    const CLOCK: Option<&'static str>;
+
+    /// Looks at what guards the store: settings, triggers, rights.
+    async fn guards(&self, findings: &mut Findings) -> Result<()>;
 }
 
 /// What writers take turns at.
@@ -96,7 +103,7 @@ fn large(number: u64) -> Result<Value<'static>> {
         .map_err(|_| Error::new(Code::StoreUnavailable, "a number past the store's range"))
 }
 
-fn text(text: &str) -> Value<'_> {
+pub(super) fn text(text: &str) -> Value<'_> {
     Value::Text(Some(text))
 }
 
@@ -289,7 +296,7 @@ impl<'r, R: Columns> Reading<'r, R> {
         self.row.octets(name).map_err(self.unreadable(name))
     }
 
-    fn octets(&self, name: &'static str) -> Result<&'r [u8]> {
+    pub(super) fn octets(&self, name: &'static str) -> Result<&'r [u8]> {
         self.maybe_octets(name)?.ok_or_else(|| self.bad(name))
     }
 
@@ -309,7 +316,7 @@ impl<'r, R: Columns> Reading<'r, R> {
         })
     }
 
-    fn stored_key(&self) -> Result<StoredKey> {
+    pub(super) fn stored_key(&self) -> Result<StoredKey> {
         let floor = self.maybe_number("floor_generation")?.zip(self.maybe_number("floor_entry")?);
         let floor = floor.map(|(generation, entry)| {
             let generation = u64::try_from(generation).map_err(|_| self.bad("floor_generation"))?;
@@ -363,7 +370,7 @@ impl<'r, R: Columns> Reading<'r, R> {
         })
     }
 
-    fn home(&self) -> Result<ChosenHome> {
+    pub(super) fn home(&self) -> Result<ChosenHome> {
         let signed = self.maybe_octets("body")?.zip(self.maybe_octets("signature")?);
         Ok(ChosenHome {
             choice: HomeChoice {
@@ -382,7 +389,7 @@ impl<'r, R: Columns> Reading<'r, R> {
 }
 
 /// Rows with the word of their newest tombstone.
-const KEYS: &str =
+pub(super) const KEYS: &str =
     "SELECT kind, region, tenant, record_type, period, version, keys.generation, state, keys.name, commitment,
      parent_version, sealed, floors.generation AS floor_generation, floors.entry AS floor_entry
      FROM keys LEFT JOIN floors ON floors.name = keys.name";
@@ -393,7 +400,7 @@ const OF_SLOT: &str = "kind = $1 AND region = $2 AND tenant = $3 AND record_type
 const LEDGER: &str = "SELECT number, kind, body, signature FROM ledger WHERE region = $1";
 
 /// Choices with the statement of the home itself if there is one, otherwise with the other.
-const HOMES: &str = "SELECT homes.tenant, homes.record_type, region, chosen, own, body, signature FROM homes
+pub(super) const HOMES: &str = "SELECT homes.tenant, homes.record_type, region, chosen, own, body, signature FROM homes
      LEFT JOIN home_signed ON home_signed.tenant = homes.tenant AND home_signed.record_type = homes.record_type
          AND own = (SELECT max(own) FROM home_signed AS best
                     WHERE best.tenant = homes.tenant AND best.record_type = homes.record_type)
@@ -743,6 +750,17 @@ impl<S: Sql> KeyStore for S {
             Ok(ChainHead { chain, events: row.number("number")?, digest: row.array("digest")? })
         };
         rows.iter().map(head).collect()
+    }
+
+    async fn weaknesses(&self) -> Result<Vec<Finding>> {
+        check::guards(self).await
+    }
+
+    async fn now(&self) -> Result<Option<Time>> {
+        let Some(sql) = Self::CLOCK else { return Ok(None) };
+        let rows = rows(self, sql, &[]).await?;
+        let micros = rows.first().map(|row| Reading::of(self, row).number("micros")).transpose()?;
+        micros.map(Time::from_micros).transpose()
     }
 
     /// Closes all connections, and with the last one the files beside an SQLite store.

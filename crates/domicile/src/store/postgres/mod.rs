@@ -1,5 +1,7 @@
 //! The key store of a fleet: one PostgreSQL database, of which the primary alone is asked.
 
+mod guards;
+
 use std::fmt;
 use std::fs;
 use std::io::Read;
@@ -13,6 +15,7 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::{Connection as _, Executor, PgConnection, Postgres};
 
+use super::check::{self, Condition, Findings};
 use super::migration::{self, Migrated, Step};
 use super::sql::{Connection, Lease, Part, Sql, Value, bound};
 use crate::config::PostgresUrl;
@@ -69,6 +72,52 @@ impl PostgresStore {
         migrated
     }
 
+    /// Looks at a store without a key; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but that what is wrong with the store is the answer.
+    pub async fn examine(url: &PostgresUrl) -> Result<Condition> {
+        let store = Self::connect(url).await?;
+        let condition = check::examine(&store).await;
+        store.pool.close().await;
+        condition
+    }
+
+    /// Makes the [roles](Self::ROLES), as the owner of the tables, who must be allowed to make roles.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn make_roles(url: &PostgresUrl) -> Result<()> {
+        let store = Self::connect(url).await?;
+        let made = Executor::execute(&store.pool, sqlx::raw_sql(Self::ROLES)).await;
+        store.pool.close().await;
+        made.map(drop).map_err(|source| store.failed(source))
+    }
+
+    /// Why there is no backup of it by Domicile: the advice is the command that makes one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn dumped_by_its_own_tools(url: &PostgresUrl) -> Result<Error> {
+        let store = Self::open(url).await?;
+        let schema = check::texts(&store, "SELECT current_schema()::text AS schema", "schema").await;
+        store.pool.close().await;
+        let schema = schema?.join("");
+        // The password is in the environment of one process, and on no command line.
+        let password = url.password_file().map_or(String::new(), |path| {
+            format!("PGPASSWORD=\"$(head -n 1 {})\" ", quoted(&path.display().to_string()))
+        });
+        let command = format!(
+            "{password}pg_dump --format=custom --schema={} --file=FILE --dbname={}",
+            quoted(&schema),
+            quoted(url.as_str())
+        );
+        Ok(Error::new(Code::ArgumentInvalid, "a store in PostgreSQL is copied by PostgreSQL's own tools")
+            .at(store.place())
+            .rule("the copy is taken by the owner of the tables, and put back with pg_restore; then `domicile key replay`")
+            .advise(command))
+    }
+
     /// Reaches the server once, so that its own words say why it cannot be; the pool would try again and tell nothing.
     async fn connect(url: &PostgresUrl) -> Result<Self> {
         let options = connect_options(url)?;
@@ -107,6 +156,11 @@ fn connect_options(url: &PostgresUrl) -> Result<PgConnectOptions> {
         ("lock_timeout", LOCK),
         ("idle_in_transaction_session_timeout", STATEMENT),
     ]))
+}
+
+/// As a shell reads it back.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -186,6 +240,8 @@ impl Sql for PostgresStore {
     const FIRST_SCHEMA: u32 = 2;
     /// The server gives up first; this is for one that is gone without a word.
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(35));
+    const CLOCK: Option<&'static str> =
+        Some("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS micros");
 
     fn pool(&self) -> &PgPool {
         &self.pool
@@ -277,6 +333,10 @@ impl Sql for PostgresStore {
     /// claimed.
     async fn scrub(&self) -> bool {
         false
+    }
+
+    async fn guards(&self, findings: &mut Findings) -> Result<()> {
+        guards::look(self, findings).await
     }
 }
 

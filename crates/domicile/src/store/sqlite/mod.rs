@@ -1,5 +1,8 @@
 //! The embedded default: one SQLite file is the key store of every region, and the registry of homes.
 
+mod backup;
+mod guards;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +13,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Executor, Row, Sqlite, SqliteConnection};
 
+use super::check::{self, Condition, Findings};
 use super::migration::{self, Migrated, Step};
 use super::sql::{Connection, Lease, Part, Sql, Value, bound};
 use crate::error::{Code, Error, Result};
@@ -23,6 +27,8 @@ use crate::files;
 pub struct SqliteStore {
     path: Arc<Path>,
     pool: SqlitePool,
+    /// Whether it is a file that nobody writes: a copy.
+    still: bool,
 }
 
 impl SqliteStore {
@@ -90,6 +96,17 @@ impl SqliteStore {
         migrated
     }
 
+    /// Looks at a store without a key; nothing is changed.
+    ///
+    /// # Errors
+    /// [`StoreUnavailable`](Code::StoreUnavailable) when it cannot be read. What is wrong with it is the answer.
+    pub async fn examine(path: &Path) -> Result<Condition> {
+        let store = Self::existing(path)?;
+        let condition = check::examine(&store).await;
+        store.pool.close().await;
+        condition
+    }
+
     fn existing(path: &Path) -> Result<Self> {
         if !path.is_file() {
             return Err(Error::new(Code::StoreUnavailable, "there is no key store")
@@ -108,7 +125,7 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(10))
             .pragma("secure_delete", "ON");
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Self { path: PathBuf::from(path).into(), pool }
+        Self { path: PathBuf::from(path).into(), pool, still: false }
     }
 }
 
@@ -125,6 +142,7 @@ impl Sql for SqliteStore {
     const FIRST_SCHEMA: u32 = 1;
     /// A file answers; the busy timeout bounds how long it is waited for.
     const PATIENCE: Option<Duration> = None;
+    const CLOCK: Option<&'static str> = None;
 
     fn pool(&self) -> &SqlitePool {
         &self.pool
@@ -138,6 +156,8 @@ impl Sql for SqliteStore {
         let message = source.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();
         let error = if message.contains("no such table") || message.contains("not a database") {
             Error::new(Code::StoreInvalid, "this file is not a key store")
+        } else if message.contains("malformed") {
+            damaged(&message)
         } else {
             Error::new(Code::StoreUnavailable, "the key store failed")
                 .advise("see that the file can be read and written, and that its disk is not full")
@@ -164,6 +184,10 @@ impl Sql for SqliteStore {
         }
         false
     }
+
+    async fn guards(&self, findings: &mut Findings) -> Result<()> {
+        guards::look(self, findings).await
+    }
 }
 
 #[async_trait]
@@ -181,6 +205,15 @@ impl Connection for SqliteConnection {
     async fn script(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         Executor::execute(self, sqlx::raw_sql(sql)).await.map(drop)
     }
+}
+
+/// What SQLite cannot make sense of.
+fn damaged(words: &str) -> Error {
+    Error::new(
+        Code::StoreCorrupt,
+        format!("the file of the key store is damaged: {}", words.replace('\n', " ")),
+    )
+    .advise("restore it from a backup, then `domicile key replay`; see to its disk")
 }
 
 /// How often the log of writes is asked to empty itself; a reader of its end may be in the way, each time for the
