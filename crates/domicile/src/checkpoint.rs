@@ -206,6 +206,14 @@ pub(crate) async fn keys_digest(store: &dyn KeyStore, region: &Region) -> Result
 
 const ROWS: u32 = 1_000;
 
+/// Keeps of a ledger that is followed what [`hold`] needs of it.
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn keep(statement: &Statement, kept: &mut Vec<Statement>) {
+    if matches!(statement.kind, StatementKind::Checkpoint | StatementKind::Replayed) {
+        kept.push(statement.clone());
+    }
+}
+
 /// Holds chains against the checkpoints of a ledger that was verified: each chain that one names must be there, and behind
 /// the event that it names must have the digest that it says. Events that a restore lost are in the export from which the
 /// store was made good: what was said before that is held against it, and not against the store.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::chain::verify_chain;
+use crate::checkpoint;
 use crate::choosing::verify_all;
 use crate::config::{Config, RegionConfig, Url};
 use crate::error::{Code, Error, Result};
@@ -135,8 +136,10 @@ async fn proofs_of(
         found(follower.check_seen(&ledger, mark).await, findings)?;
     }
     let mut taken: BTreeMap<KeyName, (u64, u64)> = BTreeMap::new();
+    let mut checkpoints = Vec::new();
     let followed = ledger.follow(0, None, |statement, _| {
         proofs.entries = statement.number;
+        checkpoint::keep(statement, &mut checkpoints);
         for (name, generation) in taken_by(statement)? {
             taken.insert(name, (generation, statement.number));
         }
@@ -166,13 +169,13 @@ async fn proofs_of(
         };
         findings.push(Finding::of(Severity::Wrong, &error));
     }
-    for (beginning, events) in opened.keys.chains().await? {
-        if beginning.place.region == *name {
-            proofs.chains += 1;
-            found(verify_chain(&beginning, &events, &region.signing_key), findings)?;
-        }
+    let mut chains = opened.keys.chains().await?;
+    chains.retain(|(beginning, _)| beginning.place.region == *name);
+    for (beginning, events) in &chains {
+        proofs.chains += 1;
+        found(verify_chain(beginning, events, &region.signing_key), findings)?;
     }
-    Ok(())
+    found(checkpoint::hold(&checkpoints, &chains), findings)
 }
 
 async fn homes(config: &Config, opened: &Opened, findings: &mut Vec<Finding>) -> Result<()> {
