@@ -8,8 +8,12 @@
 )]
 
 pub mod aws;
+pub mod http;
+pub mod journey;
 pub mod postgres;
 pub mod program;
+pub mod softhsm;
+pub mod vault;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
