@@ -4,12 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use domicile::kms::{AwsKms, AwsOptions};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::http::{Reply, Request};
 
 /// A moto server on a free port of this host. It ends with this, and, because its input does, with this process.
 #[derive(Debug)]
@@ -115,26 +116,10 @@ pub fn aws_kms(region: &str, options: AwsOptions) -> AwsKms {
     AwsKms::new(region.parse().unwrap(), options).unwrap().with_credentials("test", "test")
 }
 
-/// One answer of a [`Scripted`] server.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Reply {
-    /// A status and a body.
-    Json(u16, Value),
-    /// A status and a body that may be anything.
-    Text(u16, String),
-    /// Nothing, for as long as the client waits.
-    Silence,
-    /// The connection ends.
-    HangUp,
-}
-
-impl Reply {
-    /// An error as AWS KMS writes it.
-    #[must_use]
-    pub fn error(status: u16, code: &str) -> Self {
-        Reply::Json(status, json!({ "__type": code, "message": "as the test has it" }))
-    }
+/// An error as AWS KMS writes it.
+#[must_use]
+pub fn error(status: u16, code: &str) -> Reply {
+    Reply::Json(status, json!({ "__type": code, "message": "as the test has it" }))
 }
 
 type Script = dyn Fn(&str, &Value, usize) -> Reply + Send + Sync;
@@ -187,45 +172,14 @@ impl Drop for Scripted {
 }
 
 async fn serve(mut stream: TcpStream, script: Arc<Script>, requests: Arc<Mutex<Vec<(String, Value)>>>) {
-    let mut received = Vec::new();
-    let (operation, body) = loop {
-        let mut chunk = [0; 4096];
-        let Ok(length) = stream.read(&mut chunk).await else { return };
-        if length == 0 {
-            return;
-        }
-        received.extend(chunk.iter().take(length));
-        let text = String::from_utf8_lossy(&received);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let header = |name: &str| {
-            let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(name))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        };
-        let expected = header("content-length:").map_or(0, |length| length.parse().unwrap());
-        if body.len() >= expected {
-            let target = header("x-amz-target:").unwrap_or_default();
-            let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-            break (operation, serde_json::from_str(body).unwrap_or(Value::Null));
-        }
-    };
+    let Some(request) = Request::read(&mut stream).await else { return };
+    let target = request.header("x-amz-target").unwrap_or_default();
+    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
     let before = {
         let mut requests = requests.lock().unwrap();
-        requests.push((operation.clone(), body.clone()));
+        requests.push((operation.clone(), request.body.clone()));
         requests.iter().filter(|(name, _)| *name == operation).count() - 1
     };
-    let (status, body) = match script(&operation, &body, before) {
-        Reply::Json(status, body) => (status, body.to_string()),
-        Reply::Text(status, body) => (status, body),
-        Reply::HangUp => return,
-        Reply::Silence => {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            return;
-        }
-    };
-    let answer = format!(
-        "HTTP/1.1 {status} As told\r\ncontent-type: application/x-amz-json-1.1\r\nx-amzn-requestid: r-1\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.write_all(answer.as_bytes()).await;
+    let headers = "content-type: application/x-amz-json-1.1\r\nx-amzn-requestid: r-1\r\n";
+    script(&operation, &request.body, before).write(&mut stream, headers).await;
 }

@@ -7,10 +7,18 @@
     reason = "this crate is only ever part of a test; what is left out must not look like what passed"
 )]
 
-#[cfg(feature = "aws")]
+#[cfg(feature = "key-services")]
 pub mod aws;
+#[cfg(feature = "key-services")]
+pub mod http;
+#[cfg(feature = "key-services")]
+pub mod journey;
 pub mod postgres;
 pub mod program;
+#[cfg(feature = "key-services")]
+pub mod softhsm;
+#[cfg(feature = "key-services")]
+pub mod vault;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

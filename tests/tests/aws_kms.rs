@@ -15,7 +15,8 @@ use domicile::context::{EncryptionContext, KeyKind};
 use domicile::kms::{AwsKms, AwsOptions, Kms, KmsDescription, VerifyingKey, conformance};
 use domicile::secret::Secret;
 use domicile::{Code, Result};
-use domicile_tests::aws::{Moto, Reply, Scripted, aws_kms, root};
+use domicile_tests::aws::{Moto, Scripted, aws_kms, error, root};
+use domicile_tests::http::Reply;
 use p256::ecdsa::signature::hazmat::PrehashSigner;
 use p256::ecdsa::{Signature, SigningKey};
 use p256::pkcs8::EncodePublicKey;
@@ -291,10 +292,10 @@ async fn every_error_is_an_outage_a_denial_or_unverified() {
         ("SomethingNewException", 503, Code::KmsUnavailable),
     ];
     for (name, status, expected) in table {
-        let (_server, kms) = scripted(move |_, _, _| Reply::error(status, name)).await;
-        let error = kms.generate(&context()).await.unwrap_err();
-        assert_eq!(error.code(), expected, "{name}: {error:?}");
-        let cause = std::error::Error::source(&error).unwrap().to_string();
+        let (_server, kms) = scripted(move |_, _, _| error(status, name)).await;
+        let failed = kms.generate(&context()).await.unwrap_err();
+        assert_eq!(failed.code(), expected, "{name}: {failed:?}");
+        let cause = std::error::Error::source(&failed).unwrap().to_string();
         assert!(cause.contains(name) && cause.contains("r-1"), "{cause}");
     }
 }
@@ -302,8 +303,8 @@ async fn every_error_is_an_outage_a_denial_or_unverified() {
 #[tokio::test]
 async fn what_is_throttled_is_tried_three_times_and_what_is_denied_once() {
     let (server, kms) = scripted(|_, _, before| match before {
-        0 => Reply::error(400, "ThrottlingException"),
-        1 => Reply::error(500, "KMSInternalException"),
+        0 => error(400, "ThrottlingException"),
+        1 => error(500, "KMSInternalException"),
         _ => generated(ROOT),
     })
     .await;
@@ -317,10 +318,10 @@ async fn what_is_throttled_is_tried_three_times_and_what_is_denied_once() {
         assert_eq!(request["EncryptionContext"].as_object().unwrap().len(), 6);
     }
     assert_eq!(server.requests("DescribeKey").len(), 1);
-    let (server, kms) = scripted(|_, _, _| Reply::error(400, "ThrottlingException")).await;
+    let (server, kms) = scripted(|_, _, _| error(400, "ThrottlingException")).await;
     assert_eq!(kms.generate(&context()).await.unwrap_err().code(), Code::KmsUnavailable);
     assert_eq!(server.requests("GenerateDataKey").len(), 3);
-    let (server, kms) = scripted(|_, _, _| Reply::error(400, "AccessDeniedException")).await;
+    let (server, kms) = scripted(|_, _, _| error(400, "AccessDeniedException")).await;
     assert_eq!(kms.generate(&context()).await.unwrap_err().code(), Code::KmsDenied);
     assert_eq!(server.requests("GenerateDataKey").len(), 1);
 }
@@ -395,11 +396,11 @@ async fn first_use(described: Value) -> Code {
 
 #[tokio::test]
 async fn a_rehearsal_says_whether_it_would_open() {
-    let (server, kms) = scripted(|_, _, _| Reply::error(400, "DryRunOperationException")).await;
+    let (server, kms) = scripted(|_, _, _| error(400, "DryRunOperationException")).await;
     kms.probe().await.unwrap();
     let request = &server.requests("Decrypt")[0];
     assert_eq!((&request["DryRun"], &request["KeyId"]), (&json!(true), &json!(ROOT)));
-    let (_server, kms) = scripted(|_, _, _| Reply::error(400, "AccessDeniedException")).await;
+    let (_server, kms) = scripted(|_, _, _| error(400, "AccessDeniedException")).await;
     assert_eq!(kms.probe().await.unwrap_err().code(), Code::KmsDenied);
     let (_server, kms) = scripted(|_, _, _| generated(ROOT)).await;
     assert_eq!(kms.probe().await.unwrap_err().code(), Code::KmsUnverified);

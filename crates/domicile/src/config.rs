@@ -18,7 +18,9 @@ use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::event_window::EventWindow;
 use crate::files;
-use crate::kms::{Agreement, AwsOptions, Kms, LocalKms, PassphraseSource, VerifyingKey};
+use crate::kms::{
+    Agreement, AwsOptions, Kms, LocalKms, PassphraseSource, Pkcs11Options, VaultOptions, VerifyingKey,
+};
 use crate::period::PeriodUnit;
 use crate::processing::Processing;
 use crate::region::{Jurisdiction, Place, Region};
@@ -125,6 +127,10 @@ pub enum KmsConfig {
     },
     /// AWS KMS, in builds with the feature `aws`.
     Aws(AwsOptions),
+    /// The Transit engine of HashiCorp Vault or OpenBao, in builds with the feature `vault`.
+    Vault(VaultOptions),
+    /// A hardware security module by PKCS#11, in builds with the feature `pkcs11`.
+    Pkcs11(Pkcs11Options),
 }
 
 /// Where a store is.
@@ -451,10 +457,20 @@ impl KmsConfig {
             KmsConfig::Aws(options) => {
                 Ok(Arc::new(crate::kms::AwsKms::new(region.clone(), options.clone())?))
             }
+            #[cfg(feature = "vault")]
+            KmsConfig::Vault(options) => {
+                Ok(Arc::new(crate::kms::VaultKms::new(region.clone(), options.clone())?))
+            }
+            #[cfg(feature = "pkcs11")]
+            KmsConfig::Pkcs11(options) => {
+                Ok(Arc::new(crate::kms::Pkcs11Kms::new(region.clone(), options.clone())?))
+            }
             #[cfg(not(feature = "aws"))]
-            KmsConfig::Aws(_) => Err(Error::new(Code::ConfigInvalid, "this build has no AWS KMS")
-                .at(format!("regions.{region}.kms"))
-                .advise("build with the feature `aws`")),
+            KmsConfig::Aws(_) => Err(not_built("AWS KMS", "aws", region)),
+            #[cfg(not(feature = "vault"))]
+            KmsConfig::Vault(_) => Err(not_built("HashiCorp Vault", "vault", region)),
+            #[cfg(not(feature = "pkcs11"))]
+            KmsConfig::Pkcs11(_) => Err(not_built("PKCS#11", "pkcs11", region)),
         }
     }
 
@@ -469,8 +485,17 @@ impl KmsConfig {
                 }),
             },
             KmsConfig::Aws(options) => KmsConfig::Aws(options),
+            KmsConfig::Vault(options) => KmsConfig::Vault(options.resolved(directory)),
+            KmsConfig::Pkcs11(options) => KmsConfig::Pkcs11(options.resolved(directory)),
         }
     }
+}
+
+#[cfg(not(all(feature = "aws", feature = "vault", feature = "pkcs11")))]
+fn not_built(what: &str, feature: &str, region: &Region) -> Error {
+    Error::new(Code::ConfigInvalid, format!("this build has no {what}"))
+        .at(format!("regions.{region}.kms"))
+        .advise(format!("build with the feature `{feature}`"))
 }
 
 impl CustodyConfig {
@@ -696,6 +721,54 @@ mod tests {
             KmsConfig::Aws(plain).open(&"us-east-1".parse().unwrap()).unwrap_err().code(),
             Code::ConfigInvalid
         );
+    }
+
+    #[test]
+    fn keys_at_vault_and_in_modules_are_named_and_their_credentials_lie_elsewhere() {
+        let kms = |kms: &str| {
+            let line = format!("kms = {{ {kms} }}\n");
+            with(move |text| text + &line).map(|config| config.regions()[&"eu".parse().unwrap()].kms.clone())
+        };
+        let vault = "provider = \"vault\", address = \"https://v:8200\", root = \"r\", signing = \"s\"";
+        let plain = VaultOptions::new("https://v:8200", "r", "s");
+        assert_eq!(kms(vault).unwrap(), Some(KmsConfig::Vault(plain.clone())));
+        let full = kms(&format!(
+            "{vault}, mount = \"eu/transit\", signing_version = 2, namespace = \"n\", token_file = \"t\", ca_file = \"/ca\""
+        ));
+        let options = VaultOptions {
+            mount: "eu/transit".into(),
+            signing_version: Some(2),
+            namespace: Some("n".into()),
+            token_file: Some("/etc/t".into()),
+            ca_file: Some("/ca".into()),
+            ..plain.clone()
+        };
+        assert_eq!(full.unwrap(), Some(KmsConfig::Vault(options)));
+        let role = kms(&format!("{vault}, role_id = \"i\", secret_id_file = \"f\", role_mount = \"m\""));
+        let options = VaultOptions {
+            role_id: Some("i".into()),
+            secret_id_file: Some("/etc/f".into()),
+            role_mount: "m".into(),
+            ..plain.clone()
+        };
+        assert_eq!(role.unwrap(), Some(KmsConfig::Vault(options)));
+        // Nobody writes a token into a configuration, and there is no address but the one that is written.
+        assert!(kms(&format!("{vault}, token = \"hvs.1\"")).is_err());
+        assert!(kms("provider = \"vault\", root = \"r\", signing = \"s\"").is_err());
+
+        let module = "provider = \"pkcs11\", module = \"m.so\", token = \"t\", root = \"r\", signing = \"s\"";
+        let options = Pkcs11Options::new("/etc/m.so", "t", "r", "s", "/etc/p");
+        let read = kms(&format!("{module}, pin_file = \"p\"")).unwrap();
+        assert_eq!(read, Some(KmsConfig::Pkcs11(options.clone())));
+        let from_env = Pkcs11Options { pin_file: None, pin_env: Some("P".into()), ..options };
+        assert_eq!(kms(&format!("{module}, pin_env = \"P\"")).unwrap(), Some(KmsConfig::Pkcs11(from_env)));
+        assert!(kms(&format!("{module}, pin = \"1234\"")).is_err());
+        // Without credentials, or without the feature.
+        let region = "eu".parse().unwrap();
+        let bare = kms(module).unwrap().unwrap();
+        assert_eq!(bare.open(&region).unwrap_err().code(), Code::ConfigInvalid);
+        let plain = VaultOptions { address: "http://v:8200".into(), ..plain };
+        assert_eq!(KmsConfig::Vault(plain).open(&region).unwrap_err().code(), Code::ConfigInvalid);
     }
 
     #[test]

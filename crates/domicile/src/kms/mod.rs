@@ -4,14 +4,23 @@
 mod aws;
 #[cfg(any(test, feature = "testing"))]
 mod conformance;
+mod credential;
 mod custody;
+#[cfg(any(feature = "aws", feature = "vault"))]
+mod endpoint;
 #[cfg(any(test, feature = "testing"))]
 mod fake;
 mod local;
 mod options;
 mod passphrase;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod root;
 mod root_file;
+#[cfg(any(feature = "aws", feature = "vault", feature = "pkcs11"))]
+mod said;
+#[cfg(feature = "vault")]
+mod vault;
 mod verifying_key;
 
 use std::fmt;
@@ -26,8 +35,12 @@ pub use custody::{Agreement, Custody, Holder};
 #[cfg(any(test, feature = "testing"))]
 pub use fake::{Answer, FakeKms, Gate, KeyStatus, Operation};
 pub use local::LocalKms;
-pub use options::AwsOptions;
+pub use options::{AwsOptions, Pkcs11Options, VaultOptions};
 pub use passphrase::{PassphraseCost, PassphraseSource};
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::Pkcs11Kms;
+#[cfg(feature = "vault")]
+pub use vault::VaultKms;
 pub use verifying_key::{VerifyingKey, low_s};
 
 use crate::context::EncryptionContext;
@@ -131,7 +144,7 @@ pub trait Kms: Send + Sync + fmt::Debug {
 /// Which keys a key service holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KmsDescription {
-    /// The kind of service: `local`, `aws`.
+    /// The kind of service: `local`, `aws`, `vault`, `pkcs11`.
     pub provider: &'static str,
     /// The root key's id, as it stands beside each wrap.
     pub root: String,

@@ -1,22 +1,20 @@
 //! A passphrase over a root-key file.
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::credential::Place;
 use crate::error::{Code, Error, Result};
 use crate::hex;
 use crate::kdf;
-use crate::private_file;
 use crate::random::Randomness;
 use crate::region::Region;
 use crate::secret::{Secret, same};
 
 const KEY_LABEL: &[u8] = b"domicile/v1/passphrase";
-const PASSPHRASE_BYTES_MAX: usize = 1024;
 
 /// Where a passphrase comes from. Never from an argument: those show in the list of processes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,38 +30,11 @@ pub enum PassphraseSource {
 impl PassphraseSource {
     /// The passphrase: 1 to 1,024 octets, taken as they are.
     fn read(&self) -> Result<Zeroizing<Vec<u8>>> {
-        let mut octets = Zeroizing::new(Vec::with_capacity(PASSPHRASE_BYTES_MAX + 2));
-        let place = match self {
-            PassphraseSource::File(path) => {
-                let file = private_file::open(path)?;
-                let read = file.take(PASSPHRASE_BYTES_MAX as u64 + 2).read_to_end(&mut octets);
-                let place = path.display().to_string();
-                read.map_err(|source| {
-                    Error::new(Code::KmsUnavailable, "a passphrase cannot be read")
-                        .at(place.clone())
-                        .because(source)
-                })?;
-                if octets.last() == Some(&b'\n') {
-                    octets.pop();
-                }
-                place
-            }
-            PassphraseSource::Env(name) => {
-                let value = std::env::var_os(name).ok_or_else(|| {
-                    Error::new(Code::KmsUnavailable, "there is no passphrase in the environment")
-                        .at(name.clone())
-                })?;
-                let value = Zeroizing::new(value.into_encoded_bytes());
-                octets.extend_from_slice(&value);
-                name.clone()
-            }
-        };
-        if octets.is_empty() || octets.len() > PASSPHRASE_BYTES_MAX {
-            return Err(Error::new(Code::ConfigInvalid, "this is no passphrase")
-                .at(place)
-                .rule("a passphrase has 1 to 1,024 octets"));
+        match self {
+            PassphraseSource::File(path) => Place::File(path),
+            PassphraseSource::Env(name) => Place::Env(name),
         }
-        Ok(octets)
+        .read("passphrase")
     }
 }
 

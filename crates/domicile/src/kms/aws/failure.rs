@@ -3,23 +3,12 @@
 //! Errors are told apart by the text of their code: the SDK has no type for some of them, throttling first of all.
 
 use std::error::Error as StdError;
-use std::fmt;
 
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 
-use crate::error::{Code, Error};
-
-/// What an error means to whoever waits for a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// It may be waited out: the service, the way to it, or its dependencies are away, or it is asked too often.
-    Outage,
-    /// It must not be waited out: the key may not be used, or not by this host.
-    Denial,
-    /// The wrap, or the answer, is not what it should be.
-    Unverified,
-}
+use crate::error::Error;
+use crate::kms::said::{Cause, Meaning, chain};
 
 /// The codes of AWS KMS and of the services before it, each with its meaning. KEY-21 tells apart what does not verify.
 const MEANINGS: &[(Meaning, &[&str])] = &[
@@ -118,47 +107,13 @@ where
         SdkError::TimeoutError(_) => (None, "no answer in time".to_owned()),
         other => (None, chain(other)),
     };
-    let (code, advice) = match meaning(code, status) {
-        Meaning::Denial => {
-            (Code::KmsDenied, "see who may use the key: its policy, its state, this host's credentials")
-        }
-        Meaning::Unverified => (
-            Code::KmsUnverified,
-            "restore the key store, and see what stands between this host and the service",
-        ),
-        Meaning::Outage => {
-            (Code::KmsUnavailable, "see that the region's endpoint and credentials can be had from here")
-        }
+    let meaning = meaning(code, status);
+    let advice = match meaning {
+        Meaning::Denial => "see who may use the key: its policy, its state, this host's credentials",
+        Meaning::Unverified => "restore the key store, and see what stands between this host and the service",
+        Meaning::Outage => "see that the region's endpoint and credentials can be had from here",
     };
-    Error::new(code, format!("AWS KMS did not {what}")).advise(advice).because(Cause(printable(&cause)))
-}
-
-/// What a service said, in one line.
-#[derive(Debug)]
-struct Cause(String);
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for Cause {}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// What somebody else wrote, made fit for a line of a log.
-fn printable(text: &str) -> String {
-    const CHARS_MAX: usize = 500;
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARS_MAX).collect()
+    Error::new(meaning.code(), format!("AWS KMS did not {what}")).advise(advice).because(Cause::new(&cause))
 }
 
 #[cfg(test)]
@@ -194,11 +149,5 @@ mod tests {
             assert_eq!(meaning(code, Some(500)), Meaning::Outage);
             assert_eq!(meaning(code, Some(503)), Meaning::Outage);
         }
-    }
-
-    #[test]
-    fn what_a_service_says_is_one_line_with_an_end() {
-        assert_eq!(printable("a\r\nb\x1b[0m"), "a  b [0m");
-        assert_eq!(printable(&"x".repeat(10_000)).len(), 500);
     }
 }

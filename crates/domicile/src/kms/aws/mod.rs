@@ -28,6 +28,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use self::arn::Arn;
 use self::failure::failed;
+use super::endpoint::check_endpoint;
 use super::{AwsOptions, Kms, KmsDescription, VerifyingKey, low_s};
 use crate::context::EncryptionContext;
 use crate::error::{Code, Error, Result};
@@ -428,21 +429,6 @@ fn is_to_be<T: PartialEq + fmt::Display>(arn: &Arn, is: Option<&T>, is_to_be: &T
     Err(Error::new(Code::ConfigInvalid, format!("a key at AWS KMS is {is}, and not {is_to_be}"))
         .at(arn.as_str())
         .advise("a root key is SYMMETRIC_DEFAULT for ENCRYPT_DECRYPT, a signing key ECC_NIST_P256 for SIGN_VERIFY"))
-}
-
-/// Keys pass through in clear, so that only TLS or this host itself may lead to the service.
-fn check_endpoint(endpoint: &str) -> Result<()> {
-    let rest = |scheme| endpoint.strip_prefix(scheme).filter(|rest: &&str| !rest.is_empty());
-    let to_this_host = rest("http://").is_some_and(|rest| {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-        ["127.0.0.1", "[::1]", "localhost"].contains(&host)
-    });
-    if to_this_host || rest("https://").is_some() {
-        return Ok(());
-    }
-    Err(Error::new(Code::ConfigInvalid, format!("{endpoint:?} is not an endpoint that keys may be sent to"))
-        .rule("an endpoint is https://, or http:// on this host"))
 }
 
 #[cfg(test)]
