@@ -803,6 +803,17 @@ fn records(text: &str) -> Result<std::ops::Range<u64>, String> {
     if range.start > range.end { Err("it ends before it begins".to_owned()) } else { Ok(range) }
 }
 
+/// A time of at least a second, as it is said: `5 minutes`.
+fn span(text: &str) -> Result<Duration, String> {
+    let span = domicile::retention::span(text).map_err(|error| error.to_string())?;
+    let day = domicile::Time::EPOCH;
+    let until = day.after(span).map(|until| until.micros() - day.micros());
+    match until.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros) {
+        Some(span) if span >= Duration::from_secs(1) => Ok(span),
+        _ => Err("a time of at least a second".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -830,16 +841,5 @@ mod tests {
         for bad in ["", "tenant=a", "tenant=a,tenant=b", "tenant=,type=b", "account=a,type=b"] {
             route(bad).unwrap_err();
         }
-    }
-}
-
-/// A time of at least a second, as it is said: `5 minutes`.
-fn span(text: &str) -> Result<Duration, String> {
-    let span = domicile::retention::span(text).map_err(|error| error.to_string())?;
-    let day = domicile::Time::EPOCH;
-    let until = day.after(span).map(|until| until.micros() - day.micros());
-    match until.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros) {
-        Some(span) if span >= Duration::from_secs(1) => Ok(span),
-        _ => Err("a time of at least a second".to_owned()),
     }
 }

@@ -150,8 +150,7 @@ pub(crate) async fn export(common: &Common, export: &AuditExport, report: &Repor
         // The chain of this process itself goes on with each, so that none is the same.
         let attempt = async {
             let said = checkpoint_if_possible(&domicile, region, with_keys, report).await?;
-            let name: String =
-                now.to_string().chars().filter(|octet| octet.is_ascii_alphanumeric()).collect();
+            let name: String = now.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
             let path = export.output.join(format!("{region}-{name}.jsonl"));
             export_to(&domicile, region, &path, said, report).await
         };

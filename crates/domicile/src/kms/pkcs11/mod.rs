@@ -387,8 +387,7 @@ impl Kms for Pkcs11Kms {
 
     /// Wraps octets of no meaning and opens them.
     async fn probe(&self) -> Result<()> {
-        self.run(|worker| worker.in_session("wrap and unwrap", |shared, session| shared.rehearse(session)))
-            .await
+        self.run(|worker| worker.in_session("wrap and unwrap", Shared::rehearse)).await
     }
 }
 
