@@ -17,7 +17,9 @@ use domicile::kms::{Agreement, Custody, Holder, Kms, LocalKms};
 use domicile::retention::Retention;
 use domicile::store::{Fault, FaultyStore, KeyState, KeyStore, MemoryStore, RowFilter};
 use domicile::{Action, Clock, Code, Domicile, KnownRegion, ManualClock, Purpose, RecordType, Result, Scope};
-use domicile_record::format::{Contents, Descriptor, LaneNo};
+use domicile_record::format::{
+    BlockHeader, BlockKind, Contents, Descriptor, LaneNo, LaneOpen, SegmentHeader,
+};
 use domicile_record::{
     Erasable, Segment, SegmentWriter, Selection, Stamp, State, WriterOptions, erase, rewrap,
 };
@@ -574,7 +576,7 @@ async fn a_rewrapped_segment_is_the_same_records_under_the_newest_keys_and_erase
         assert_eq!((report.lanes, report.erased), (0, 1), "what was erased is wrapped under nothing again");
     }
     // What is not whole is left as it is.
-    let cut = &bytes[..bytes.len() / 2];
+    let cut = &bytes[..first_block(&bytes, BlockKind::LaneEnd)];
     let mut output = Vec::new();
     let refused = rewrap(&process, cut, Purpose::Maintenance, &mut output).await.unwrap_err();
     assert_eq!(refused.class(), domicile::Class::Unfinished);
@@ -583,18 +585,29 @@ async fn a_rewrapped_segment_is_the_same_records_under_the_newest_keys_and_erase
 
 /// The nonce of the first lane's wrapped key.
 fn wrap_nonce(bytes: &[u8]) -> Vec<u8> {
-    use domicile_record::format::{BlockHeader, BlockKind, LaneOpen, SegmentHeader};
-    let mut at = SegmentHeader::BYTES;
-    let header = SegmentHeader::decode(bytes[..at].try_into().unwrap()).unwrap();
-    loop {
-        let block =
-            BlockHeader::decode(bytes[at..at + BlockHeader::BYTES].try_into().unwrap(), &header.id).unwrap();
-        let body = &bytes[at + BlockHeader::BYTES..][..block.payload_bytes()];
-        if block.kind == BlockKind::LaneOpen && block.lane == LaneNo(1) {
-            return LaneOpen::decode(body, LaneNo(1)).unwrap().wrapped.unwrap().nonce.to_vec();
-        }
-        at += BlockHeader::BYTES + block.body_bytes();
-    }
+    let (at, block) = blocks(bytes)
+        .find(|(_, block)| block.kind == BlockKind::LaneOpen && block.lane == LaneNo(1))
+        .unwrap();
+    let body = &bytes[at + BlockHeader::BYTES..][..block.payload_bytes()];
+    LaneOpen::decode(body, LaneNo(1)).unwrap().wrapped.unwrap().nonce.to_vec()
+}
+
+/// Where the first block of this kind begins.
+fn first_block(bytes: &[u8], kind: BlockKind) -> usize {
+    blocks(bytes).find(|(_, block)| block.kind == kind).unwrap().0
+}
+
+/// The blocks of a segment, and where each begins.
+fn blocks(bytes: &[u8]) -> impl Iterator<Item = (usize, BlockHeader)> {
+    let header = SegmentHeader::decode(bytes[..SegmentHeader::BYTES].try_into().unwrap()).unwrap();
+    let mut next = SegmentHeader::BYTES;
+    std::iter::from_fn(move || {
+        let at = next;
+        let encoded = bytes.get(at..at + BlockHeader::BYTES)?;
+        let block = BlockHeader::decode(encoded.try_into().unwrap(), &header.id).unwrap();
+        next = at + BlockHeader::BYTES + block.body_bytes();
+        Some((at, block))
+    })
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ fn records_of_two_years_in_a_lane_a_day() {
     let options = Options { tenants: 1, step_micros: 14_000_000, ..Options::default() };
     let generator = Generator::new(options).unwrap();
     let mut octets = Vec::new();
-    check("a lane a day", &["--time", "start_time", "--backfill", "1900-01-01..2200-01-01"], |number| {
+    check("a lane a day", &["--time", "start_time", "--backfill", "1000-01-01..3000-01-01"], |number| {
         octets.clear();
         generator.write(Format::Jsonl, number * 2000..(number + 1) * 2000, &mut octets);
         octets.clone()
@@ -140,7 +140,7 @@ fn three_thousand_lanes_at_once() {
     std::fs::write(directory.path().join("months.jsonl"), &input).unwrap();
     let mut sealing = domicile(directory.path());
     sealing.args(["seal", "months.jsonl", "--tenant", "acme", "--type", "voice", "--time", "start_time"]);
-    sealing.args(["--backfill", "1900-01-01..2200-01-01"]);
+    sealing.args(["--backfill", "1000-01-01..3000-01-01"]);
     sealing.args(["-o", "months.dseg"]);
     let (peak, exit) = peak_memory(&mut sealing.spawn().unwrap());
     assert!(exit.success(), "{exit}");

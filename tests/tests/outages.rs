@@ -313,7 +313,7 @@ impl<'a> Scripted<'a> {
         // One record a piece, so that time goes by between two of them.
         for number in lines {
             for tenant in tenants {
-                let line = format!("{tenant},voice,{number}\n").into_bytes();
+                let line = record(tenant, number).into_bytes();
                 let before = happens.take().unwrap_or_else(|| Box::new(|| ()));
                 self.pieces.push_back((before, line));
             }
@@ -337,6 +337,11 @@ fn routed(post: Option<Post>) -> IntakeOptions {
     options.framing = "csv".parse().unwrap();
     options.posts = post.into_iter().collect();
     options
+}
+
+/// A record of a thousand octets: few of them are read ahead of what happens.
+fn record(tenant: &str, number: u32) -> String {
+    format!("{tenant},voice,{number:01000}\n")
 }
 
 const HEADER: &str = "tenant,type,number\n";
@@ -364,9 +369,9 @@ async fn records_of(process: &Domicile, segments: Vec<(Vec<u8>, Origin)>) -> Vec
 }
 
 fn expected(tenants: &[(&str, std::ops::Range<u32>)]) -> Vec<String> {
-    let lines = tenants.iter().flat_map(|(tenant, numbers)| {
-        numbers.clone().map(move |number| format!("{tenant},voice,{number}\n"))
-    });
+    let lines = tenants
+        .iter()
+        .flat_map(|(tenant, numbers)| numbers.clone().map(move |number| record(tenant, number)));
     let mut lines: Vec<_> = lines.collect();
     lines.sort();
     lines

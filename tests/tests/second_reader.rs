@@ -17,7 +17,7 @@ use domicile_tests::program::{program, repository, samples, succeed};
 
 /// Samples are of any time.
 const BACKFILL: &str = "--backfill";
-const EVER: &str = "1900-01-01..2200-01-01";
+const EVER: &str = "1000-01-01..3000-01-01";
 
 /// The Python to use; `None` where there is none and nobody named one.
 fn python() -> Option<PathBuf> {

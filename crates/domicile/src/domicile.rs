@@ -13,13 +13,13 @@ use crate::error::{Code, Error, Result};
 use crate::export::Export;
 use crate::guard::{Action, Guard, Permit};
 use crate::home::{ChosenHome, Home, HomeChoice, HomeState, Types};
-use crate::keyring::{Ages, ErasureReport, Follower, Keyring, PlacesRule, RegionParts, ReplayReport};
+use crate::keyring::{Ages, ErasureReport, Follower, Keyring, RegionParts, ReplayReport};
 use crate::kms::{Custody, Holder};
 use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::ledger::{Ledger, Statement};
 use crate::period::{Period, PeriodUnit};
 use crate::posts::Posts;
-use crate::processing::Processing;
+use crate::processing::{Processing, Ruling};
 use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
 use crate::retention::Retention;
@@ -410,12 +410,21 @@ impl Domicile {
     /// As [`permit`](Self::permit).
     pub async fn consider(&self, scope: &Scope, action: &Action) -> Result<Permit> {
         let (home, chosen) = self.inner.homes.look_up(scope).await?;
-        let orders = self.inner.keyring.orders_of(&home.place().region).await?;
-        let rule = orders.as_ref().and_then(|orders| orders.places_of(scope));
+        let at = |error: Error| error.at(format!("scope {scope}"));
+        let rule = self.rule_of(home.place(), scope).await.map_err(at)?;
         let guard = &self.inner.guard;
-        guard.check_scope(home.place(), rule).map_err(|error| error.at(format!("scope {scope}")))?;
+        guard.check_scope(home.place(), rule.as_ref()).map_err(at)?;
         let home = self.inner.homes.settle(home, &chosen).await?;
-        guard.permit(&home, rule, action.clone())
+        guard.permit(&home, rule.as_ref(), action.clone())
+    }
+
+    /// What a home says of where records of a scope may be processed. Where it cannot be asked, what is refused without
+    /// its word is refused.
+    async fn rule_of(&self, home: &Place, scope: &Scope) -> Result<Option<Ruling>> {
+        match self.inner.keyring.orders_of(&home.region).await {
+            Ok(orders) => Ok(orders.and_then(|orders| Some(orders.places_of(scope)?.ruling(&home.region)))),
+            Err(error) => Err(self.inner.guard.check_place(home).err().unwrap_or(error)),
+        }
     }
 
     /// Whether records of a scope that is at home in `home` may be processed here: as that home says of the scope, or else
@@ -425,9 +434,8 @@ impl Domicile {
     /// [`HomeRefused`](Code::HomeRefused) with home, this place and the rule; those of the home's store, where this host
     /// has its keys.
     pub async fn check_processing(&self, home: &Place, scope: &Scope) -> Result<()> {
-        let orders = self.inner.keyring.orders_of(&home.region).await?;
-        let rule = orders.as_ref().and_then(|orders| orders.places_of(scope));
-        self.inner.guard.check_scope(home, rule)
+        let rule = self.rule_of(home, scope).await?;
+        self.inner.guard.check_scope(home, rule.as_ref())
     }
 
     /// Whether a region's own keys may be used here: where its records may be processed, or those of any of its scopes.
@@ -440,12 +448,15 @@ impl Domicile {
 
     /// What a region said of places, for a host whose place the configuration alone does not permit; nothing where its
     /// store does not answer, or must be made good first.
-    async fn rules_beyond(&self, place: &Place) -> Vec<PlacesRule> {
+    async fn rules_beyond(&self, place: &Place) -> Vec<Ruling> {
         if self.inner.guard.check_place(place).is_ok() {
             return Vec::new();
         }
         match self.inner.keyring.orders_of(&place.region).await {
-            Ok(orders) => orders.map(|orders| orders.places().cloned().collect()).unwrap_or_default(),
+            Ok(orders) => {
+                let orders = orders.unwrap_or_default();
+                orders.places().map(|rule| rule.ruling(&place.region)).collect()
+            }
             Err(error) => {
                 tracing::warn!(cause = %error, region = %place.region, "where its records may be processed cannot be asked");
                 Vec::new()

@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use crate::error::{Code, Error, Result};
 use crate::home::Home;
-use crate::keyring::PlacesRule;
-use crate::processing::{Processing, Where, shown};
+use crate::processing::{Processing, Ruling, Where, shown};
 use crate::region::Place;
 use crate::scope::Scope;
 
@@ -225,7 +224,7 @@ impl Guard {
     /// [`HomeRefused`](Code::HomeRefused) when records of this scope may not be processed here;
     /// [`HomePending`](Code::HomePending) while the home has not signed;
     /// [`PurposeReference`](Code::PurposeReference) when the purpose needs a reference.
-    pub(crate) fn permit(&self, home: &Home, rule: Option<&PlacesRule>, action: Action) -> Result<Permit> {
+    pub(crate) fn permit(&self, home: &Home, rule: Option<&Ruling>, action: Action) -> Result<Permit> {
         self.check_scope(&home.place, rule).map_err(|error| error.at(format!("scope {}", home.scope)))?;
         check_reference(&action).map_err(|error| error.at(format!("scope {}", home.scope)))?;
         home.check_signed()?;
@@ -237,19 +236,14 @@ impl Guard {
     ///
     /// # Errors
     /// As [`permit`](Self::permit).
-    pub(crate) fn permit_region(
-        &self,
-        place: &Place,
-        rules: &[PlacesRule],
-        action: Action,
-    ) -> Result<Permit> {
+    pub(crate) fn permit_region(&self, place: &Place, rules: &[Ruling], action: Action) -> Result<Permit> {
         self.check_region(place, rules)?;
         check_reference(&action)?;
         Ok(Permit { scope: Scope::of_region(), home: place.clone(), action })
     }
 
     /// Whether a region's own keys may be used here.
-    pub(crate) fn check_region(&self, place: &Place, rules: &[PlacesRule]) -> Result<()> {
+    pub(crate) fn check_region(&self, place: &Place, rules: &[Ruling]) -> Result<()> {
         if rules.iter().any(|rule| self.is_among(&rule.places)) { Ok(()) } else { self.check_place(place) }
     }
 
@@ -263,15 +257,13 @@ impl Guard {
     }
 
     /// The same for a scope of which the home may say something.
-    pub(crate) fn check_scope(&self, place: &Place, rule: Option<&PlacesRule>) -> Result<()> {
+    pub(crate) fn check_scope(&self, place: &Place, rule: Option<&Ruling>) -> Result<()> {
         match rule {
             None => self.check_place(place),
             Some(rule) if self.is_among(&rule.places) => Ok(()),
             Some(rule) => {
                 let refusal = self.refusal(place, &rule.places);
-                let why =
-                    format!("of {}, entry {} of the ledger of {}", rule.whom, rule.version, place.region);
-                Err(refusal.rule(format!("processing = {} ({why})", shown(&rule.places))))
+                Err(refusal.rule(format!("processing = {} ({})", shown(&rule.places), rule.of)))
             }
         }
     }

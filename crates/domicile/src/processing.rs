@@ -97,6 +97,14 @@ impl FromStr for Where {
     }
 }
 
+/// What a home said of where records of a scope may be processed.
+#[derive(Debug, Clone)]
+pub(crate) struct Ruling {
+    pub(crate) places: Vec<Where>,
+    /// Of whose records it was said, and where that stands.
+    pub(crate) of: String,
+}
+
 /// A list of places as a rule shows it: `["EU", "GB"]`.
 pub(crate) fn shown(places: &[Where]) -> String {
     let quoted: Vec<_> = places.iter().map(|place| format!("\"{place}\"")).collect();

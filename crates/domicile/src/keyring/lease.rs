@@ -178,14 +178,18 @@ impl Leases {
         standing.changed.drain().collect()
     }
 
-    /// The branch keys that leases stand under, each once.
+    /// The branch keys that leases stand under, each once. Leases that nobody holds any longer are forgotten.
     fn branches(&self) -> Vec<Arc<BranchKey>> {
-        let standing = self.standing();
         let mut branches = BTreeMap::new();
-        for held in standing.slots.values().flatten().filter_map(Weak::upgrade) {
-            let branch = held.branch.read().unwrap_or_else(PoisonError::into_inner).clone();
-            branches.entry(Arc::as_ptr(&branch) as usize).or_insert(branch);
-        }
+        self.standing().slots.retain(|_, of_slot| {
+            of_slot.retain(|held| {
+                let Some(held) = held.upgrade() else { return false };
+                let branch = held.branch.read().unwrap_or_else(PoisonError::into_inner).clone();
+                branches.entry(Arc::as_ptr(&branch) as usize).or_insert(branch);
+                true
+            });
+            !of_slot.is_empty()
+        });
         branches.into_values().collect()
     }
 

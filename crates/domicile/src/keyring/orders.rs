@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 use crate::home::Types;
 use crate::ledger::{Said, Statement, StatementKind, content};
-use crate::processing::Where;
+use crate::processing::{Ruling, Where};
+use crate::region::Region;
 use crate::scope::{Scope, TenantId};
 use crate::time::Time;
 use crate::wire::{Decoder, Encoder, Malformed};
@@ -138,6 +139,14 @@ pub struct PlacesRule {
     pub since: Time,
     /// Its version: the number of the statement in the home's ledger.
     pub version: u64,
+}
+
+impl PlacesRule {
+    /// What the guard needs of it.
+    pub(crate) fn ruling(&self, region: &Region) -> Ruling {
+        let of = format!("of {}, entry {} of the ledger of {region}", self.whom, self.version);
+        Ruling { places: self.places.clone(), of }
+    }
 }
 
 /// The keys of these scopes are to be destroyed, and are not used until then.

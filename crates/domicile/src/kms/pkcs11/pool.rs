@@ -29,6 +29,20 @@ pub(super) struct Pool<W> {
 struct Threads<W> {
     jobs: SyncSender<Job<W>>,
     clock: Sender<GivingUp>,
+    /// Disconnected once the last of them that calls the module has ended.
+    ended: Mutex<Receiver<()>>,
+}
+
+/// How long whoever drops the pool waits for its threads. A module that is called while its process ends may take it down.
+const ENDING: Duration = Duration::from_secs(2);
+
+impl<W> Drop for Pool<W> {
+    fn drop(&mut self) {
+        let Some(Threads { jobs, clock, ended }) = self.threads.take() else { return };
+        drop((jobs, clock));
+        // Nothing is ever sent: this ends with the threads, or with the time.
+        let _ = ended.into_inner().unwrap_or_else(PoisonError::into_inner).recv_timeout(ENDING);
+    }
 }
 
 /// Where an answer goes, until it is there or too late.
@@ -107,14 +121,19 @@ impl<W: Send + 'static> Pool<W> {
         }
         let (jobs, waiting) = sync_channel::<Job<W>>(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
+        let (alive, ended) = channel::<()>();
         for _ in 0..THREADS {
-            let (waiting, make) = (waiting.clone(), make.clone());
-            start(move || work(&waiting, make()))?;
+            let (waiting, make, alive) = (waiting.clone(), make.clone(), alive.clone());
+            start(move || {
+                work(&waiting, make());
+                drop(alive);
+            })?;
         }
+        drop(alive);
         let (clock, times) = channel();
         start(move || keep_time(&times))?;
         // Where two came first, the threads of one end with their senders.
-        Ok(self.threads.get_or_init(|| Threads { jobs, clock }))
+        Ok(self.threads.get_or_init(|| Threads { jobs, clock, ended: Mutex::new(ended) }))
     }
 }
 
@@ -208,6 +227,22 @@ mod tests {
         let died = pool.run(|| 0, |_| -> Result<()> { panic!("as the test has it") }).await;
         assert_eq!(died.unwrap_err().code(), Code::KmsUnavailable);
         pool.run(|| 0, |_| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_drops_the_pool_waits_for_its_threads() {
+        struct Slow(Sender<()>);
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                thread::sleep(Duration::from_millis(50));
+                self.0.send(()).unwrap();
+            }
+        }
+        let (dropped, drops) = channel();
+        let pool = Pool::new(Duration::from_secs(60));
+        pool.run(move || Slow(dropped.clone()), |_| Ok(())).await.unwrap();
+        drop(pool);
+        assert_eq!(drops.try_iter().count(), THREADS);
     }
 
     #[tokio::test]
