@@ -115,6 +115,7 @@ impl NewFile {
     }
 
     /// Where it is written until it has its name; none for a pipe or a device.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn written_at(&self) -> Option<&Path> {
         self.temporary.as_deref()
     }

@@ -52,6 +52,7 @@ pub use orders::{Concerned, Hold, PlacesRule, Shredding};
 pub(crate) use region::RegionParts;
 pub use replay::ReplayReport;
 pub use rotate::RotationReport;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
 pub(crate) use tombstone::taken_by;
 pub use tombstone::{Cause, Subject};
 pub use warm::WarmReport;

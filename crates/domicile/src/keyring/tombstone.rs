@@ -2,7 +2,9 @@
 
 use crate::context::KeyKind;
 use crate::error::Result;
-use crate::ledger::{Said, Statement, StatementKind, content};
+use crate::ledger::{Said, StatementKind};
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+use crate::ledger::{Statement, content};
 use crate::period::Period;
 use crate::puncture::LeafNumber;
 use crate::scope::{RecordType, Scope, TenantId};
@@ -196,6 +198,7 @@ impl Said for Destroyed {
 }
 
 /// The keys that a statement took something from, with the generations that they had since; none of another kind.
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn taken_by(statement: &Statement) -> Result<Vec<(KeyName, u64)>> {
     let keys = match statement.kind {
         StatementKind::Erased => content::<Erased>(statement)?.keys,

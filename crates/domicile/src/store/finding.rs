@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use crate::error::{Code, Error};
+use crate::error::Code;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::error::Error;
 use crate::severity::Severity;
 
 /// One thing in a store that is not as it should be.
@@ -29,6 +31,7 @@ fn code_text<S: serde::Serializer>(code: &Code, serializer: S) -> std::result::R
 }
 
 impl Finding {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn of(severity: Severity, error: &Error) -> Self {
         Self {
             severity,
