@@ -314,5 +314,8 @@ async fn two_processes_that_make_the_same_key_at_once_agree_on_one() {
             .await
             .unwrap();
     assert_eq!(keys, 3, "a branch key, the region's own, and acme's");
-    assert_eq!(writers, 6, "a number for each process");
+    assert_eq!(
+        writers, 12,
+        "two numbers for each process: one for leaves of lanes, one for those of segments"
+    );
 }

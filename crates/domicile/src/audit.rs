@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::chain::digest_after;
-pub use crate::chain::{ChainBeginning, ChainId, SealedEvent, verify_chain};
+pub use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent, verify_chain};
 use crate::error::{Code, Error, Result};
 use crate::guard::Action;
 use crate::hex;

@@ -73,6 +73,18 @@ pub struct SealedEvent {
     pub digest: [u8; 32],
 }
 
+/// How far one chain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "what a store says of a chain, written out by each")]
+pub struct ChainHead {
+    /// The chain.
+    pub chain: ChainId,
+    /// The number of its newest event.
+    pub events: u64,
+    /// The digest of the chain behind that event.
+    pub digest: [u8; 32],
+}
+
 /// The digest of a chain behind one more event.
 pub(crate) fn digest_after(previous: &[u8; 32], number: u64, body: &str) -> [u8; 32] {
     Sha256::digest(wire::parts(&[

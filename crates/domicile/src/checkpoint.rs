@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::chain::{ChainBeginning, ChainId, SealedEvent};
+use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::ledger::{Ledger, Said, Statement, StatementKind, content};
@@ -17,18 +17,6 @@ use crate::region::Region;
 use crate::store::{KeyStore, RowFilter};
 use crate::time::Time;
 use crate::wire::{self, Decoder, Encoder, Malformed};
-
-/// How far one chain has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "what a store says of a chain, written out by each")]
-pub struct ChainHead {
-    /// The chain.
-    pub chain: ChainId,
-    /// The number of its newest event.
-    pub events: u64,
-    /// The digest of the chain behind that event.
-    pub digest: [u8; 32],
-}
 
 /// What the keys of a region are: names, generations and states, of all rows.
 #[derive(Debug, Clone, PartialEq, Eq)]

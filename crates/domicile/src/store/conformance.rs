@@ -7,8 +7,7 @@ use super::{
     Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState,
     KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
 };
-use crate::chain::{ChainBeginning, ChainId, SealedEvent};
-use crate::checkpoint::ChainHead;
+use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::Result;
 use crate::home::{HomeChoice, SignedStatement};

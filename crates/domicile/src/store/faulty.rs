@@ -9,8 +9,7 @@ use super::{
     Change, Finding, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyStore, LedgerEntry, RowFilter,
     StoreMark, StoredKey, Write, Written,
 };
-use crate::chain::{ChainBeginning, ChainId, SealedEvent};
-use crate::checkpoint::ChainHead;
+use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
 use crate::puncture::LeafNumber;
 use crate::region::Region;

@@ -10,8 +10,7 @@ use super::{
     Change, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot,
     KeyStore, LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
 };
-use crate::chain::{ChainBeginning, ChainId, SealedEvent};
-use crate::checkpoint::ChainHead;
+use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, Types};
 use crate::puncture::LeafNumber;

@@ -38,8 +38,7 @@ pub use row::{KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-use crate::chain::{ChainBeginning, ChainId, SealedEvent};
-use crate::checkpoint::ChainHead;
+use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::config::Url;
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};

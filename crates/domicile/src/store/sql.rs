@@ -16,8 +16,7 @@ use super::{
     KeySlot, KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoreMark, StoredKey,
     Write, Written,
 };
-use crate::chain::{ChainBeginning, ChainId, SealedEvent};
-use crate::checkpoint::ChainHead;
+use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, SignedStatement};
