@@ -2,7 +2,7 @@
 //!
 //! Columns are named and never `*`: a newer schema may have more of them while this program runs.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -393,6 +393,9 @@ pub(super) const KEYS: &str =
      parent_version, sealed, floors.generation AS floor_generation, floors.entry AS floor_entry
      FROM keys LEFT JOIN floors ON floors.name = keys.name";
 
+/// How many events one statement may take. Few sizes, so that few statements are prepared.
+const EVENTS_A_STATEMENT: [usize; 3] = [128, 16, 1];
+
 /// The rows of a slot.
 const OF_SLOT: &str = "kind = $1 AND region = $2 AND tenant = $3 AND record_type = $4 AND period = $5";
 
@@ -515,6 +518,20 @@ impl<S: Sql> Lease<'_, S> {
             self.execute("UPDATE meta SET incarnation = $1", &[Value::Octets(incarnation)]).await?;
         }
         Ok(true)
+    }
+
+    /// Writes events in one statement: a server that is far away is asked once for all of them.
+    async fn insert_events(&mut self, chain: ChainId, events: &[SealedEvent]) -> Result<()> {
+        let mut sql = String::from("INSERT INTO audit_events (chain, number, body, digest) VALUES ");
+        let mut values = vec![Value::Octets(&chain.0)];
+        for (index, event) in events.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            let first = values.len() + 1;
+            // To a text, which cannot fail.
+            let _ = write!(sql, "{comma}($1, ${first}, ${}, ${})", first + 1, first + 2);
+            values.extend([large(event.number)?, text(&event.body), Value::Octets(&event.digest)]);
+        }
+        self.execute(&sql, &values).await.map(drop)
     }
 
     /// What stands in the place of a choice.
@@ -710,15 +727,12 @@ impl<S: Sql> KeyStore for S {
 
     async fn append_events(&self, chain: ChainId, events: &[SealedEvent]) -> Result<()> {
         let mut work = Lease::begin(self).await?;
-        for event in events {
-            let sql = "INSERT INTO audit_events (chain, number, body, digest) VALUES ($1, $2, $3, $4)";
-            let values = [
-                Value::Octets(&chain.0),
-                large(event.number)?,
-                text(&event.body),
-                Value::Octets(&event.digest),
-            ];
-            work.execute(sql, &values).await?;
+        let mut rest = events;
+        while !rest.is_empty() {
+            let take = EVENTS_A_STATEMENT.into_iter().find(|take| *take <= rest.len()).unwrap_or(1);
+            let (now, later) = rest.split_at(take);
+            work.insert_events(chain, now).await?;
+            rest = later;
         }
         work.commit().await
     }
