@@ -41,7 +41,7 @@ pub struct Home {
 impl Home {
     /// Sets it up.
     pub async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let places = [place("eu-central-1", "EU"), place("eu-west-1", "EU"), place("us-east-1", "US")];
         let config = domicile::setup::init(directory.path(), &places, &places[0].region).await.unwrap();
         let domicile = Domicile::from_config(&config).await.unwrap();
@@ -76,6 +76,19 @@ impl Home {
     pub async fn writer(&self, options: WriterOptions) -> SegmentWriter<Vec<u8>> {
         SegmentWriter::create(&self.domicile, &region("eu-central-1"), Vec::new(), options).await.unwrap()
     }
+}
+
+/// Whether tests that have a short and a long form take the long one: `DOMICILE_LONG` is in the environment.
+#[must_use]
+pub fn long_form() -> bool {
+    std::env::var_os("DOMICILE_LONG").is_some()
+}
+
+/// A directory in memory where there is such a thing: these tests are not about disks, and open tens of thousands of times
+/// what is recorded on one.
+fn directory() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// A file in memory that counts the octets that are read of it.

@@ -4,13 +4,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+/// What is built, as cargo is told.
+const PROGRAMS: [&str; 6] =
+    ["--package", "domicile-cli", "--package", "domicile-record", "--bins", "--examples"];
+
 /// The program, built for these tests if it is not.
-pub fn path() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+pub fn path() -> PathBuf {
+    built().join("domicile")
+}
+
+/// An example of `domicile-record`, built for these tests if it is not.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    built().join("examples").join(name)
+}
+
+/// Where programs are built. The examples are built with the program, because both stand on the same libraries then: on
+/// their own, most of these would be compiled anew with fewer features.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "domicile-cli"]).current_dir(repository());
+        build.arg("build").arg("--quiet").args(PROGRAMS).current_dir(repository());
         // What cargo says of the test to the test: a build script that looks at it would be run anew.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
@@ -22,8 +38,8 @@ pub fn path() -> &'static Path {
             }
         }
         let built = build.status().unwrap();
-        assert!(built.success(), "cargo build --package domicile-cli failed");
-        target().join("debug/domicile")
+        assert!(built.success(), "cargo build {PROGRAMS:?} failed");
+        target().join("debug")
     })
 }
 

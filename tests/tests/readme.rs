@@ -8,17 +8,7 @@
 
 use std::process::Command;
 
-use domicile_tests::program::{program, repository, succeed};
-
-fn example() -> std::path::PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    succeed(
-        Command::new(cargo)
-            .args(["build", "--quiet", "--package", "domicile-record", "--example", "seal_and_open"])
-            .current_dir(repository()),
-    );
-    domicile_tests::program::target().join("debug/examples/seal_and_open")
-}
+use domicile_tests::program::{example, program, repository, succeed};
 
 #[test]
 fn the_program_in_the_readme_is_an_example_and_prints_what_the_readme_says() {
@@ -37,6 +27,6 @@ fn the_program_in_the_readme_is_an_example_and_prints_what_the_readme_says() {
     let configuration = std::fs::read_to_string(directory.path().join("domicile.toml")).unwrap();
     let elsewhere = configuration.replace("here = \"eu-central-1\"", "here = \"us-east-1\"");
     std::fs::write(directory.path().join("in-the-us.toml"), elsewhere).unwrap();
-    let printed = succeed(Command::new(example()).current_dir(&directory));
+    let printed = succeed(Command::new(example("seal_and_open")).current_dir(&directory));
     assert_eq!(String::from_utf8(printed).unwrap(), said);
 }

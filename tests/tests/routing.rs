@@ -1,5 +1,5 @@
-//! A million generated records of many tenants through `seal --route`: each lands in the directory of its home and
-//! nowhere else, and counts and octets add up.
+//! Generated records of many tenants through `seal --route`: each lands in the directory of its home and nowhere else, and
+//! counts and octets add up. 200,000 of them, and a million in the long form (`DOMICILE_LONG`).
 
 #![allow(
     clippy::unwrap_used,
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use domicile_samples::{Format, Generator, Options};
+use domicile_tests::long_form;
 use domicile_tests::program::{peak_memory, program, shared_samples, succeed};
 use serde_json::Value;
 
-const RECORDS: u64 = 1_000_000;
 const TENANTS: u32 = 500;
 
 const REGIONS: [(&str, &str); 6] = [
@@ -148,6 +148,10 @@ fn sum(answer: &Value, list: &str, field: &str) -> u64 {
     answer[list].as_array().unwrap().iter().map(|entry| number(&entry[field])).sum()
 }
 
+fn records() -> u64 {
+    if long_form() { 1_000_000 } else { 200_000 }
+}
+
 /// Seals everything twice: where all regions lie in one jurisdiction, into six directories; and where they lie
 /// as they do, into those of the EU, the others left out and counted.
 fn check_stream(list: &[u8], stream: impl Fn(&mut dyn Write)) {
@@ -157,23 +161,23 @@ fn check_stream(list: &[u8], stream: impl Fn(&mut dyn Write)) {
 
     let place = Place::new(|_, _| "EU".to_owned(), file.path());
     let answer = place.seal(&stream, "refuse");
-    assert_eq!(number(&answer["records"]), RECORDS);
-    assert_eq!(sum(&answer, "segments", "records"), RECORDS);
+    assert_eq!(number(&answer["records"]), records());
+    assert_eq!(sum(&answer, "segments", "records"), records());
     assert_eq!(sum(&answer, "segments", "bytes"), number(&answer["bytes"]));
-    assert_eq!(place.check(&scopes), (RECORDS, 6));
+    assert_eq!(place.check(&scopes), (records(), 6));
 
     let place = Place::new(|_, law| law.to_owned(), file.path());
     let skipping = place.seal(&stream, "skip");
     let sealed = number(&skipping["records"]);
-    assert!(sealed > 0 && sealed < RECORDS);
-    assert_eq!(sealed + sum(&skipping, "skipped", "records"), RECORDS);
+    assert!(sealed > 0 && sealed < records());
+    assert_eq!(sealed + sum(&skipping, "skipped", "records"), records());
     let left_out = sum(&skipping, "skipped", "bytes");
     assert_eq!(number(&skipping["bytes"]) + left_out, number(&answer["bytes"]));
     assert_eq!(place.check(&scopes), (sealed, 2));
 }
 
 #[test]
-fn a_million_records_of_the_projects_generator_land_in_their_homes() {
+fn records_of_the_projects_generator_land_in_their_homes() {
     let generator = Generator::new(Options { tenants: TENANTS, ..Options::default() }).unwrap();
     let mut list = b"tenant,record_type,region\n".to_vec();
     for scope in generator.scopes() {
@@ -182,7 +186,7 @@ fn a_million_records_of_the_projects_generator_land_in_their_homes() {
     check_stream(&list, |out| {
         out.write_all(Format::Csv.header()).unwrap();
         let mut batch = Vec::new();
-        for from in (0..RECORDS).step_by(10_000) {
+        for from in (0..records()).step_by(10_000) {
             batch.clear();
             generator.write(Format::Csv, from..from + 10_000, &mut batch);
             out.write_all(&batch).unwrap();
@@ -191,7 +195,7 @@ fn a_million_records_of_the_projects_generator_land_in_their_homes() {
 }
 
 #[test]
-fn a_million_records_of_another_generator_land_in_their_homes() {
+fn records_of_another_generator_land_in_their_homes() {
     let Some(script) =
         shared_samples().map(|folder| folder.join("generate.py")).filter(|path| path.is_file())
     else {
@@ -206,7 +210,7 @@ fn a_million_records_of_another_generator_land_in_their_homes() {
     };
     let list = succeed(&mut generate(&["--list-scopes"]));
     check_stream(&list, |out| {
-        let count = RECORDS.to_string();
+        let count = records().to_string();
         let mut child = generate(&["--count", &count, "--format", "csv", "--csv-newlines"])
             .stdout(Stdio::piped())
             .spawn()
