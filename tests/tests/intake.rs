@@ -49,6 +49,21 @@ async fn restored(home: &Home, segment: &[u8], selection: Selection) -> Vec<u8> 
 }
 
 #[tokio::test]
+async fn an_array_with_a_record_that_may_not_be_sealed_is_refused_by_name() {
+    let home = Home::of(&["acme"]).await;
+    let mut options =
+        IntakeOptions::new(Scoping::ByField { tenant: "tenant".into(), record_type: "type".into() });
+    options.framing = domicile_record::framing::Choice::Json;
+    let mut intake = Intake::new(&home.domicile, options, Memory);
+    let input = r#"[{"tenant":"acme","type":"voice"},{"tenant":"initech","type":"voice"}]"#;
+    let report = intake.read(input.as_bytes()).await.unwrap();
+    assert_eq!(report.records, 2);
+    let refused = intake.finish().await.unwrap_err();
+    assert_eq!(refused.code(), Code::HomeNone);
+    assert!(refused.to_string().contains("initech/voice"), "{refused}");
+}
+
+#[tokio::test]
 async fn whatever_looks_like_an_array_comes_back_octet_for_octet() {
     let home = Home::of(&["acme"]).await;
     let blanks = " \n".repeat(40 << 10);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use domicile::context::KeyKind;
 use domicile::keyring::{Ages, Cause, Concerned};
-use domicile::kms::{Agreement, Custody, Holder, Kms, LocalKms};
+use domicile::kms::{Agreement, Custody, FakeKms, Holder, Kms, LocalKms, Operation};
 use domicile::retention::Retention;
 use domicile::store::{Fault, FaultyStore, KeyState, KeyStore, MemoryStore, RowFilter};
 use domicile::{Action, Clock, Code, Domicile, KnownRegion, ManualClock, Purpose, RecordType, Result, Scope};
@@ -307,6 +307,195 @@ async fn writers_erasures_and_rotations_at_once_lose_nothing() {
     for bytes in written.iter().chain([&kept]) {
         assert_eq!(opened(&fresh, bytes).await.unwrap().1, "acmeglobex");
     }
+}
+
+/// Rotates the branch keys of the region.
+async fn rotate_branches(domicile: &Domicile) -> domicile::keyring::RotationReport {
+    let permit = domicile.permit_region(&region(REGION), manage()).await.unwrap();
+    domicile.keyring().rotate_branches(permit, true).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_others_seal_while_branch_keys_are_destroyed_opens_all_the_same() {
+    let here = Region::new().await;
+    let (officer, writer) = (here.process().await, here.process().await);
+    let bytes = sealed_of(&writer, &[acme()]).await.unwrap();
+    // The writer has the branch key at hand, and no time passes in which it would ask what changed.
+    assert_eq!(rotate_branches(&officer).await.destroyed, 1);
+    let new = sealed_of(&writer, &[globex()]).await.unwrap();
+    erase_acme(&writer, &bytes).await.unwrap();
+    let fax = Scope::new("acme", RecordType::FAX).unwrap();
+    let other = sealed_of(&writer, &[fax]).await.unwrap();
+    for domicile in [&here.process().await, &officer, &writer] {
+        assert_eq!(opened(domicile, &new).await.unwrap().1, "globex");
+        assert_eq!(opened(domicile, &other).await.unwrap().1, "acme");
+        assert_eq!(obstacle(domicile, &bytes).await, Some(Code::KeyDestroyed));
+    }
+    let alive = here.rows(KeyKind::Branch).await;
+    let alive: Vec<_> = alive.iter().map(|(version, state, _)| (*version, *state)).collect();
+    assert_eq!(alive, [(1, KeyState::Destroyed), (2, KeyState::Active)]);
+}
+
+#[tokio::test]
+async fn a_store_of_before_a_rotation_is_made_good_and_opens() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let (bytes, erased) = (sealed(&process).await.unwrap(), sealed(&process).await.unwrap());
+    let backup = here.memory.backup();
+    assert_eq!(rotate_branches(&process).await.destroyed, 1);
+    erase_acme(&process, &erased).await.unwrap();
+    let export = process.export(&region(REGION)).await.unwrap();
+
+    here.memory.restore(&backup);
+    let fresh = here.process().await;
+    let report = fresh.replay(&export, manage()).await.unwrap();
+    assert_eq!((report.entries, report.keys, report.buried.len()), (2, 1, 0));
+    here.clock.advance(Duration::from_secs(3));
+    for domicile in [&fresh, &here.process().await] {
+        assert_eq!(opened(domicile, &bytes).await.unwrap().1, "acmeglobex");
+        assert_eq!(obstacle(domicile, &erased).await, Some(Code::KeyDestroyed));
+    }
+    let new = sealed(&fresh).await.unwrap();
+    // The branch key that came back goes with the next rotation.
+    assert_eq!(rotate_branches(&fresh).await.destroyed, 1);
+    here.clock.advance(Duration::from_secs(3));
+    assert_eq!(opened(&here.process().await, &new).await.unwrap().1, "acmeglobex");
+    assert_eq!(opened(&fresh, &bytes).await.unwrap().1, "acmeglobex");
+}
+
+#[tokio::test]
+async fn what_was_erased_is_erased_again_whatever_was_written_since_the_restore() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let bytes = sealed(&process).await.unwrap();
+    let backup = here.memory.backup();
+    erase_acme(&process, &bytes).await.unwrap();
+    let export = process.export(&region(REGION)).await.unwrap();
+    here.memory.restore(&backup);
+    // Another host, that never saw the store, and does not wait for the replay.
+    std::fs::remove_file(here._directory.path().join("seen")).unwrap();
+    let fresh = here.process().await;
+    let permit = fresh.permit(&acme(), manage()).await.unwrap();
+    assert_eq!(fresh.keyring().rotate(permit).await.unwrap().made, 1);
+    assert_eq!(opened(&fresh, &bytes).await.unwrap().1, "acmeglobex");
+    assert_eq!(fresh.replay(&export, manage()).await.unwrap().keys, 1);
+    for domicile in [&fresh, &here.process().await] {
+        assert_eq!(obstacle(domicile, &bytes).await, Some(Code::KeyDestroyed));
+        assert_eq!(opened(domicile, &bytes).await.unwrap().1, "globex");
+    }
+}
+
+#[tokio::test]
+async fn a_row_put_back_below_two_tombstones_is_made_good() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let (first, second) = (sealed(&process).await.unwrap(), sealed(&process).await.unwrap());
+    let filter = RowFilter {
+        region: region(REGION),
+        kind: KeyKind::Tenant,
+        period: None,
+        tenant: Some(acme().tenant),
+    };
+    let old = here.memory.load_many(&filter, None, 10).await.unwrap().remove(0).row;
+    erase_acme(&process, &first).await.unwrap();
+    erase_acme(&process, &second).await.unwrap();
+    let export = process.export(&region(REGION)).await.unwrap();
+    here.memory.put_back(old);
+    let other = here.process().await;
+    other.replay(&export, manage()).await.unwrap();
+    for bytes in [&first, &second] {
+        assert_eq!(obstacle(&here.process().await, bytes).await, Some(Code::KeyDestroyed));
+    }
+    sealed(&other).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hold_that_comes_while_keys_are_destroyed_keeps_them() {
+    for erases in [false, true] {
+        let mut here = Region::new().await;
+        here.retention.add("EU".parse().unwrap(), RecordType::VOICE, "6 months").unwrap();
+        // One key service, whose signatures can be made to wait.
+        let kms = FakeKms::new(region(REGION)).unwrap();
+        here.kms[0] = Arc::new(kms.clone());
+        here.homes = Arc::new(MemoryStore::new());
+        let process = here.process().await;
+        for scope in [acme(), globex()] {
+            process.choose_home(&scope, REGION).await.unwrap();
+        }
+        let bytes = sealed(&process).await.unwrap();
+        let officer = here.process().await;
+        if !erases {
+            here.clock.advance(DAY * 188);
+        }
+        // Both processes have begun their audit chains, which is signed too.
+        opened(&officer, &bytes).await.unwrap();
+        let permit = process.permit_region(&region(REGION), manage()).await.unwrap();
+        process.keyring().hold(permit, concerned("globex", "fax"), "case 1").await.unwrap();
+
+        kms.delay(Operation::Sign, Duration::from_secs(1));
+        let destroying = {
+            let (process, bytes) = (process.clone(), bytes.clone());
+            tokio::spawn(async move {
+                if erases {
+                    return erase_acme(&process, &bytes).await.map(|_| ());
+                }
+                let permit = process.permit_region(&region(REGION), manage()).await?;
+                process.keyring().expire(permit, process.retention(), false).await.map(|_| ())
+            })
+        };
+        kms.gate().until_held(1).await;
+        kms.delay(Operation::Sign, Duration::ZERO);
+        let permit = officer.permit_region(&region(REGION), manage()).await.unwrap();
+        officer.keyring().hold(permit, concerned("acme", "all"), "case 8").await.unwrap();
+        kms.gate().advance(Duration::from_secs(1));
+        let done = destroying.await.unwrap();
+        assert_eq!(done.err().map(|error| error.code()), erases.then_some(Code::KeyHeld));
+        assert!(opened(&here.process().await, &bytes).await.unwrap().1.starts_with("acme"));
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_holds_what_is_held_is_not_retired() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let bytes = sealed(&process).await.unwrap();
+    let permit = process.permit_region(&region(REGION), manage()).await.unwrap();
+    process.keyring().hold(permit, concerned("globex", "voice"), "case 9").await.unwrap();
+    let id = domicile_record::inspect(&bytes[..]).unwrap().segment;
+    let retire = async || erase(&process, &bytes[..], &Erasable::Segment, &id, Purpose::Maintenance).await;
+    assert_eq!(retire().await.unwrap_err().code(), Code::KeyHeld);
+    assert_eq!(opened(&process, &bytes).await.unwrap().1, "acmeglobex");
+    let permit = process.permit_region(&region(REGION), manage()).await.unwrap();
+    process.keyring().release(permit, concerned("globex", "voice"), "closed").await.unwrap();
+    retire().await.unwrap();
+    assert_eq!(opened(&here.process().await, &bytes).await.unwrap().1, "");
+}
+
+#[tokio::test]
+async fn of_several_shreddings_the_first_to_be_due_counts_and_none_hides_another() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let fax = Scope::new("acme", RecordType::FAX).unwrap();
+    let bytes = sealed(&process).await.unwrap();
+    let other = sealed_of(&process, &[fax]).await.unwrap();
+    let permit = async || process.permit_region(&region(REGION), manage()).await.unwrap();
+    let keys = process.keyring();
+    keys.shred(permit().await, concerned("acme", "fax"), DAY * 365).await.unwrap();
+    keys.shred(permit().await, concerned("acme", "all"), DAY * 7).await.unwrap();
+    // Taking one back does not take the other back.
+    keys.unshred(permit().await, concerned("acme", "fax")).await.unwrap();
+    assert_eq!(opened(&process, &other).await.unwrap().1, "", "it is still to be shredded with all");
+    keys.shred(permit().await, concerned("acme", "fax"), DAY * 365).await.unwrap();
+    here.clock.advance(DAY * 8);
+    let report = keys.expire(permit().await, process.retention(), false).await.unwrap();
+    assert_eq!(report.destroyed.unwrap().keys, 2);
+    let done: Vec<_> = keys.shreddings(&region(REGION)).await.unwrap();
+    let done: Vec<_> = done.iter().map(|one| (one.whom.to_string(), one.done)).collect();
+    assert_eq!(done, [("acme/fax".to_owned(), false), ("acme/all".to_owned(), true)]);
+    keys.unshred(permit().await, concerned("acme", "fax")).await.unwrap();
+    let fresh = here.process().await;
+    assert_eq!(opened(&fresh, &other).await.unwrap().1, "");
+    assert_eq!(opened(&fresh, &bytes).await.unwrap().1, "globex");
 }
 
 #[tokio::test]

@@ -426,6 +426,37 @@ async fn an_hour_without_key_service_and_store_loses_no_record() {
     assert_eq!(found, expected(&[("acme", 0..7_000), ("late", 0..100), ("globex", 0..100)]));
 }
 
+/// A recording that takes an hour to come in.
+struct Slow<'a> {
+    clock: &'a ManualClock,
+    pieces: u32,
+}
+
+impl Read for Slow<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.pieces == 0 {
+            return Ok(0);
+        }
+        self.pieces -= 1;
+        self.clock.advance(Duration::from_secs(30));
+        into.fill(7);
+        Ok(into.len())
+    }
+}
+
+#[tokio::test]
+async fn one_record_that_takes_longer_than_keys_are_used_unasked_is_sealed() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
+    options.framing = "whole".parse().unwrap();
+    let mut intake = Intake::new(&process, options, InMemory);
+    let report = intake.read(Slow { clock: &here.clock, pieces: 120 }).await.unwrap();
+    assert_eq!(report.records, 1);
+    let (bytes, _) = intake.finish().await.unwrap().segments.remove(0);
+    assert_eq!(text(&process, &bytes).await.unwrap().len() as u64, report.bytes);
+}
+
 #[tokio::test]
 async fn a_process_that_starts_in_an_outage_seals_as_a_post() {
     let here = Region::new().await;

@@ -39,8 +39,16 @@ fn write(row: KeyRow, entry: Option<u64>) -> Write {
         region: region("eu-central-1"),
         rows: vec![RowWrite { row, replaces, buries: entry.is_some(), leaves: Vec::new() }],
         entry: entry.map(|number| LedgerEntry { number, kind: 1, body: vec![5; 9], signature: vec![6; 64] }),
+        buried: Vec::new(),
         incarnation: None,
     }
+}
+
+/// The branch key that these rows lie under.
+fn branch() -> KeyRow {
+    let slot =
+        KeySlot::branch(&region("eu-central-1"), &domicile::TenantId::REGION, "2026-11".parse().unwrap());
+    KeyRow { identity: KeyIdentity { slot, version: 1 }, parent_version: 0, ..row("branch", 1) }
 }
 
 async fn done(store: &PostgresStore, write: &Write) {
@@ -114,6 +122,7 @@ async fn whoever_polls_for_changes_misses_none_however_many_write() {
     let server = Server::new().await;
     let url = server.store("one").await;
     let reader = PostgresStore::open(&url).await.unwrap();
+    reader.insert(&branch()).await.unwrap();
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
         let store = PostgresStore::open(&url).await.unwrap();
@@ -156,13 +165,14 @@ async fn whoever_polls_for_changes_misses_none_however_many_write() {
     let entries = reader.ledger(&region("eu-central-1"), &[], 0, 10_000).await.unwrap();
     assert_eq!(entries.len(), WRITERS * 10);
     assert_eq!(seen.len(), WRITERS * 29 + entries.len());
-    assert_eq!(reader.mark().await.unwrap().inserts, WRITERS as u64);
+    assert_eq!(reader.mark().await.unwrap().inserts, WRITERS as u64 + 1);
 }
 
 #[tokio::test]
 async fn many_insert_one_key_and_one_of_them_wins() {
     let server = Server::new().await;
     let url = server.store("one").await;
+    PostgresStore::open(&url).await.unwrap().insert(&branch()).await.unwrap();
     let mut inserts = Vec::new();
     for writer in 0..6u8 {
         let store = PostgresStore::open(&url).await.unwrap();
@@ -187,6 +197,7 @@ async fn many_insert_one_key_and_one_of_them_wins() {
 async fn a_dump_brought_back_is_another_store_or_one_that_went_back() {
     let (server, other) = tokio::join!(Server::new(), Server::new());
     let store = PostgresStore::open(&server.store("one").await).await.unwrap();
+    store.insert(&branch()).await.unwrap();
     store.insert(&row("acme", 1)).await.unwrap();
     done(&store, &write(row("acme", 2), Some(1))).await;
     let dump = server.dump("one");
@@ -240,6 +251,7 @@ async fn a_standby_is_refused_until_it_is_promoted_and_is_another_store_then() {
 async fn a_connection_that_is_lost_in_the_middle_of_a_write_is_said_and_nothing_is_written() {
     let mut server = Server::new().await;
     let store = PostgresStore::open(&server.store("one").await).await.unwrap();
+    store.insert(&branch()).await.unwrap();
     store.insert(&row("acme", 1)).await.unwrap();
     let before = store.mark().await.unwrap();
     // Somebody holds the counter, and the write waits for it when its connection goes.
@@ -361,6 +373,7 @@ async fn each_role_may_do_what_its_work_needs_and_no_more() {
     };
 
     denied(reader.insert(&row("acme", 1)).await.unwrap_err());
+    writer.insert(&branch()).await.unwrap();
     denied(reader.next_writer().await.unwrap_err());
     writer.insert(&row("acme", 1)).await.unwrap();
     writer.next_writer().await.unwrap();
@@ -399,4 +412,47 @@ async fn each_role_may_do_what_its_work_needs_and_no_more() {
         let error = PostgresStore::migrate(&server.url(role, "one"), Step::Expand).await.unwrap_err();
         assert_eq!(error.code(), Code::StoreUnavailable, "{role}");
     }
+}
+
+#[tokio::test]
+async fn a_branch_key_goes_before_or_after_what_is_sealed_under_it_and_never_in_between() {
+    let server = Server::new().await;
+    let url = server.store("one").await;
+    let store = PostgresStore::open(&url).await.unwrap();
+    let mut ended = 0;
+    for round in 0..40u32 {
+        let name = |kind: u8| {
+            KeyName([kind, u8::try_from(round).unwrap(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+        };
+        let identity = |row: KeyRow| KeyIdentity { version: round + 1, ..row.identity };
+        let parent = KeyRow { identity: identity(branch()), name: name(1), ..branch() };
+        store.insert(&parent).await.unwrap();
+        let child = KeyRow {
+            identity: identity(row("acme", 1)),
+            name: name(2),
+            parent_version: round + 1,
+            ..row("acme", 1)
+        };
+        let end = KeyRow { state: KeyState::Destroyed, generation: 2, sealed: Vec::new(), ..parent };
+        let other = PostgresStore::open(&url).await.unwrap();
+        let end = write(end, None);
+        // Now the one has a head start, now the other.
+        let after = async |head_start: u64| tokio::time::sleep(Duration::from_micros(head_start)).await;
+        let insert = async {
+            after(u64::from(round % 8) * 300).await;
+            store.insert(&child).await
+        };
+        let destroy = async {
+            after(u64::from(7 - round % 8) * 300).await;
+            other.write(&end).await
+        };
+        let (inserted, written) = tokio::join!(insert, destroy);
+        match (inserted.unwrap(), written.unwrap()) {
+            (domicile::store::Inserted::Ours, Written::Overtaken) => {}
+            (domicile::store::Inserted::Orphan, Written::Done { .. }) => ended += 1,
+            both => panic!("{both:?}"),
+        }
+        KeyStore::close(&other).await;
+    }
+    assert!((1..40).contains(&ended), "one of them was always first: {ended} of 40");
 }

@@ -62,7 +62,7 @@ pub(crate) async fn retiring(size: &Size, figures: &mut Figures) {
         let begun = Instant::now();
         for some in proofs.chunks(IN_ONE_WRITE) {
             let permit = domicile.permit_region(&region(), manage()).await.unwrap();
-            assert_eq!(domicile.keyring().retire(permit, some).await.unwrap().leaves, some.len());
+            assert_eq!(domicile.keyring().retire(permit, some, &[]).await.unwrap().leaves, some.len());
         }
         let taken = seconds(begun);
         let title = format!("{} retired, {what}", size.retired);
@@ -71,7 +71,7 @@ pub(crate) async fn retiring(size: &Size, figures: &mut Figures) {
         add(&format!("in writes of {IN_ONE_WRITE}"), taken, "s");
         let permit = domicile.permit_region(&region(), manage()).await.unwrap();
         let begun = Instant::now();
-        domicile.keyring().retire(permit, &last).await.unwrap();
+        domicile.keyring().retire(permit, &last, &[]).await.unwrap();
         add("the last one alone", seconds(begun) * 1e3, "ms");
         add("state", state_bytes(&ground, &Scope::of_region()).await as f64, "octets");
         let permit = domicile.permit_region(&region(), Action::Seal).await.unwrap();

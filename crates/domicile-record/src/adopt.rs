@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domicile::engine::Engine;
-use domicile::keyring::{DataKey, LeafRef, SegmentLeaf};
+use domicile::keyring::{AdoptingLeaf, DataKey, LeafRef, SegmentLeaf};
 use domicile::post::{Claim, PostId, PostSeal};
 use domicile::posts::{Admission, Adopted, Posts};
-use domicile::{Action, Code, Domicile, Error, RecordType, Result, Scope, wire};
+use domicile::{Action, Code, Domicile, Error, Period, RecordType, Result, Scope, wire};
 use sha2::{Digest, Sha256};
 
 use crate::format::{LaneNo, LaneOpen, Origin, Section};
@@ -25,7 +25,7 @@ use crate::writer::{SegmentSummary, Sink, lane_permit};
 ///
 /// let posts = domicile.posts(&"eu-central-1".parse()?).await?;
 /// let adopting = Adopting::examine(&domicile, &posts, file).await?;
-/// let (segment, summary) = adopting.write(Vec::new()).await?;
+/// let (segment, summary, _) = adopting.write(Vec::new()).await?;
 /// println!("{} records in {} octets", summary.records, segment.len());
 /// # Ok(())
 /// # }
@@ -35,12 +35,20 @@ pub struct Adopting<'a, S> {
     domicile: &'a Domicile,
     posts: &'a Posts<'a>,
     segment: Segment<S>,
-    keys: BTreeMap<LaneNo, DataKey>,
+    lanes: BTreeMap<LaneNo, PostLane>,
     admission: Admission,
     post: PostId,
     digest: [u8; 32],
     summary: SegmentSummary,
     before: Option<LeafRef>,
+}
+
+/// A lane of a post's segment, with the data key that the post sealed it with.
+#[derive(Debug)]
+struct PostLane {
+    scope: Scope,
+    period: Period,
+    data_key: DataKey,
 }
 
 impl<'a, S: Source> Adopting<'a, S> {
@@ -112,7 +120,7 @@ impl<'a, S: Source> Adopting<'a, S> {
         *asked = Scope::of_region();
 
         let secret = posts.open(&admission, &encapsulation, &fixed).await?;
-        let mut keys = BTreeMap::new();
+        let mut lanes = BTreeMap::new();
         let mut readable = BTreeMap::new();
         for (lane, place) in places {
             let Some(open) = opens.remove(&lane) else { continue };
@@ -120,10 +128,11 @@ impl<'a, S: Source> Adopting<'a, S> {
             let data_key = secret.lane_key(lane.0, &fixed, &descriptor);
             let engine: Engine = domicile.engines(open.descriptor.suite).bulk;
             let opener = LaneOpener::new(&header, lane, &open, &data_key, engine)?;
+            let (scope, period) = (open.descriptor.scope.clone(), open.descriptor.period);
             let mut of_lane =
                 ReadableLane { place, descriptor: open.descriptor, opener, lease: None, end: None };
             of_lane.read_end(&file)?;
-            keys.insert(lane, data_key);
+            lanes.insert(lane, PostLane { scope, period, data_key });
             readable.insert(lane, of_lane);
         }
         let segment = Segment::of_lanes(file, readable)?;
@@ -134,7 +143,7 @@ impl<'a, S: Source> Adopting<'a, S> {
         let (digest, summary) = check_end(&segment, &admission, &claim)?;
         let before = posts.adopted(&claim.post, &header.id.0, &digest).await?.map(|before| before.leaf);
         let post = claim.post;
-        Ok(Self { domicile, posts, segment, keys, admission, post, digest, summary, before })
+        Ok(Self { domicile, posts, segment, lanes, admission, post, digest, summary, before })
     }
 
     /// The post that sealed it.
@@ -157,13 +166,26 @@ impl<'a, S: Source> Adopting<'a, S> {
     }
 
     /// Says in the home's ledger that the segment is adopted, and writes it: the same blocks, with the data keys
-    /// wrapped under fresh leaves, one edition on, durable as far as the sink is. It says so before it writes: a
-    /// file that is lost in between is written again.
+    /// wrapped under fresh leaves, one edition on, durable as far as the sink is. It says so before it writes, and once it
+    /// has the keys of every lane: a file that is lost in between is written again.
+    ///
+    /// A lane whose scope's keys of the period were destroyed before it came reads as erased from the start; returned are
+    /// the scopes of such lanes. It keeps no other lane from being adopted.
     ///
     /// # Errors
     /// Whatever keeps the keys, the ledger or the audit chain from being had; [`OutputFailed`](Code::OutputFailed).
-    pub async fn write<O: Sink>(self, mut sink: O) -> Result<(O, SegmentSummary)> {
+    pub async fn write<O: Sink>(self, mut sink: O) -> Result<(O, SegmentSummary, Vec<Scope>)> {
         let leaf = self.segment_leaf().await?;
+        let (mut leaves, mut ended) = (BTreeMap::new(), BTreeSet::new());
+        for (lane, PostLane { scope, period, .. }) in &self.lanes {
+            let at = |error: Error| error.at(format!("lane {lane}, scope {scope}"));
+            let permit = lane_permit(self.domicile, &self.segment.file.header.place, scope).await?;
+            let of_lane = self.domicile.keyring().adopting_leaf(permit, *period).await.map_err(at)?;
+            if matches!(of_lane, AdoptingLeaf::Ended(_)) {
+                ended.insert(scope.clone());
+            }
+            leaves.insert(*lane, of_lane);
+        }
         let leaf = match self
             .posts
             .adopt(&self.admission, self.segment.file.header.id.0, self.digest, leaf.leaf())
@@ -173,9 +195,11 @@ impl<'a, S: Source> Adopting<'a, S> {
             Adopted::Before(said) if said.leaf == leaf.leaf() => leaf,
             Adopted::Before(said) => self.leaf_of(said.leaf).await?,
         };
-        let opening = async |lane, open| self.adopted_opening(lane, open, &leaf).await;
-        let file_bytes = rewrite(&self.segment.file, &mut sink, opening).await?;
-        Ok((sink, SegmentSummary { file_bytes, ..self.summary }))
+        let file_bytes = rewrite(&self.segment.file, &mut sink, |lane, open| {
+            let of_lane = leaves.remove(&lane).ok_or_else(changed)?;
+            self.adopted_opening(lane, open, of_lane, &leaf)
+        })?;
+        Ok((sink, SegmentSummary { file_bytes, ..self.summary }, ended.into_iter().collect()))
     }
 
     async fn segment_leaf(&self) -> Result<SegmentLeaf> {
@@ -195,18 +219,20 @@ impl<'a, S: Source> Adopting<'a, S> {
     }
 
     /// The opening of a lane with its data key wrapped; the secret that it was sealed to is left out.
-    async fn adopted_opening(
+    fn adopted_opening(
         &self,
         lane: LaneNo,
         open: LaneOpen,
+        leaf: AdoptingLeaf,
         segment_leaf: &SegmentLeaf,
     ) -> Result<LaneOpen> {
         let header = &self.segment.file.header;
-        let data_key = self.keys.get(&lane).ok_or_else(changed)?;
+        let PostLane { scope, period, data_key } = self.lanes.get(&lane).ok_or_else(changed)?;
+        if (scope, period) != (&open.descriptor.scope, &open.descriptor.period) {
+            return Err(changed());
+        }
         let descriptor = open.descriptor.encode().map_err(misfit)?;
         let owner = lane_key::owner(header, &descriptor, &open.commitment);
-        let permit = lane_permit(self.domicile, &header.place, &open.descriptor.scope).await?;
-        let leaf = self.domicile.keyring().sealing_leaf(permit, open.descriptor.period).await?;
         let wrapped = Some(leaf.wrap(segment_leaf, data_key, &owner)?);
         Ok(LaneOpen { wrapped, post: open.post.map(PostSeal::adopted), ..open })
     }

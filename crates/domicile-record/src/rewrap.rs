@@ -57,11 +57,10 @@ pub async fn rewrap<S: Source, O: Sink>(
     if fresh.is_empty() {
         return Ok(rewrapped);
     }
-    rewrite(&segment.file, sink, async |lane, open| match fresh.remove(&lane) {
+    rewrite(&segment.file, sink, |lane, open| match fresh.remove(&lane) {
         Some(wrapped) => Ok(LaneOpen { wrapped: Some(wrapped), ..open }),
         None => Ok(open),
-    })
-    .await?;
+    })?;
     // Each was found when the file was read, and must be in it when it is written.
     if fresh.is_empty() { Ok(rewrapped) } else { Err(changed()) }
 }

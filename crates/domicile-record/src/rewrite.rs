@@ -12,10 +12,10 @@ use crate::writer::Sink;
 
 /// Copies a whole segment to a sink, one edition on, each lane's opening as `opening` gives it back; durable as far as the
 /// sink is. Returns the octets written.
-pub(crate) async fn rewrite<S: Source, O: Sink>(
+pub(crate) fn rewrite<S: Source, O: Sink>(
     file: &SegmentFile<S>,
     sink: &mut O,
-    mut opening: impl AsyncFnMut(LaneNo, LaneOpen) -> Result<LaneOpen>,
+    mut opening: impl FnMut(LaneNo, LaneOpen) -> Result<LaneOpen>,
 ) -> Result<u64> {
     let header = SegmentHeader { edition: file.header.edition.saturating_add(1), ..file.header.clone() };
     let mut at = 0;
@@ -42,7 +42,7 @@ pub(crate) async fn rewrite<S: Source, O: Sink>(
             body.truncate(block.payload_bytes());
             let open = LaneOpen::decode(&body, block.lane).map_err(misfit)?;
             let key = LaneKey::new(open.descriptor.scope.clone(), open.descriptor.period, block.lane);
-            let open = opening(block.lane, open).await?;
+            let open = opening(block.lane, open)?;
             let block = opening_block(&header, &block, &open)?;
             lanes.insert(key.lane, (key, vec![write(&block)?]));
             continue;

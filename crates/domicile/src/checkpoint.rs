@@ -178,7 +178,7 @@ pub(crate) async fn keys_digest(store: &dyn KeyStore, region: &Region) -> Result
                         b"domicile/v1/checkpoint-key",
                         &row.name.0,
                         &row.generation.to_be_bytes(),
-                        &[row.state as u8],
+                        &[row.state.code()],
                     ]));
                     rows += 1;
                 }
@@ -237,18 +237,24 @@ fn cut(chain: ChainId, how: &str) -> Error {
         .advise("events were taken out behind Domicile's back: find out by whom; an export that was kept elsewhere has them")
 }
 
-/// The newest checkpoint of a ledger that was verified, with what it says of the keys where one does.
+/// The newest checkpoint of a ledger that was verified, with what one says of the keys that the store has: those of before a
+/// restore were of another store.
 pub(crate) fn newest(statements: &[Statement]) -> Result<Option<(Time, Option<KeysDigest>)>> {
-    let mut of_kind = statements.iter().rev().filter(|statement| statement.kind == StatementKind::Checkpoint);
-    let Some(first) = of_kind.next() else { return Ok(None) };
-    let mut keys = content::<Checkpoint>(first)?.keys;
-    for statement in of_kind {
-        if keys.is_some() {
+    let (mut newest, mut restored) = (None, false);
+    for statement in statements.iter().rev() {
+        restored |= statement.kind == StatementKind::Replayed;
+        if statement.kind != StatementKind::Checkpoint {
+            continue;
+        }
+        let said = newest.get_or_insert(statement.said);
+        if restored {
             break;
         }
-        keys = content::<Checkpoint>(statement)?.keys;
+        if let Some(keys) = content::<Checkpoint>(statement)?.keys {
+            return Ok(Some((*said, Some(keys))));
+        }
     }
-    Ok(Some((first.said, keys)))
+    Ok(newest.map(|said| (said, None)))
 }
 
 /// Whether keys are what the newest checkpoint that looked at them says; none where nothing can be said, because something
@@ -258,7 +264,8 @@ pub(crate) async fn check_keys(
     region: &Region,
     said: &KeysDigest,
 ) -> Result<Option<bool>> {
-    if !keys_stand(store, said.changes).await? {
+    // A store that has not come so far is another one, and its changes are others.
+    if store.mark().await?.changes < said.changes || !keys_stand(store, said.changes).await? {
         return Ok(None);
     }
     let Some(now) = keys_digest(store, region).await? else { return Ok(None) };

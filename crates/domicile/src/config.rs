@@ -198,6 +198,9 @@ pub struct CustodyConfig {
     pub agreement: Agreement,
     /// The holders, by name, in the order of their names.
     pub holders: BTreeMap<String, KmsConfig>,
+    /// Whether a tenant's keys go back under the region's branch keys: these open what lies under theirs until then.
+    #[serde(default)]
+    pub opens_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -300,6 +303,13 @@ impl Config {
             })?;
             let kms = of_region.kms.map(|kms| kms.resolved(directory));
             let custody = of_region.custody.map(|custody| custody.resolved(directory));
+            if custody.as_ref().is_some_and(|custody| custody.opens_only) {
+                return Err(invalid(format!("the branch keys of {region} itself have to seal"))
+                    .at(format!("regions.{region}.custody"))
+                    .advise(
+                        "say `opens_only = true` of a tenant's custody, which it had and has no longer",
+                    ));
+            }
             let tenants = of_region.tenants.into_iter();
             let tenants = tenants.map(|(tenant, custody)| (tenant, custody.resolved(directory))).collect();
             let store = url(store, of_region.password_file.as_ref())?;

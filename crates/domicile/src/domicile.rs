@@ -272,9 +272,10 @@ impl Domicile {
                     Ok(Holder { name: holder.clone(), kms: open(kms)? })
                 };
                 let holders = custody.holders.iter().map(holder).collect::<Result<_>>()?;
-                let custody = Custody::of(custody.agreement, holders)
+                let of = Custody::of(custody.agreement, holders)
                     .map_err(|error| error.at(format!("regions.{name}")))?;
-                builder = builder.custody(name.clone(), tenant, custody);
+                let of = if custody.opens_only { of.opening_only() } else { of };
+                builder = builder.custody(name.clone(), tenant, of);
             }
             builder = builder.region(KnownRegion {
                 place: region.place.clone(),

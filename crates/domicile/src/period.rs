@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::ToSpan;
 use jiff::civil::{Date, ISOWeekDate, Weekday};
 
 use crate::error::{Code, Error, Result};
@@ -94,6 +95,20 @@ impl Period {
     #[must_use]
     pub fn month(self) -> Period {
         Self { first: self.first.first_of_month(), unit: Unit::Month }
+    }
+
+    /// Every period that begins in this period's month: the month, its weeks, its days.
+    pub(crate) fn of_month(self) -> Vec<Period> {
+        let first = self.month().first;
+        let days = (0..first.days_in_month()).filter_map(|day| first.checked_add(i64::from(day).days()).ok());
+        let mut periods = vec![self.month()];
+        for day in days {
+            periods.push(Self { first: day, unit: Unit::Day });
+            if day.weekday() == Weekday::Monday {
+                periods.push(Self { first: day, unit: Unit::Week });
+            }
+        }
+        periods
     }
 }
 

@@ -1,7 +1,7 @@
 //! What this host saw of key stores, in a small file apart from them: a store that was put back in time is known by it.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -92,6 +92,7 @@ impl Witness {
         if known.as_ref().and_then(|known| known.get(region)).is_some_and(|old| !worth_it(old)) {
             return Ok(());
         }
+        let _alone = self.lock()?;
         let mut lines = self.read()?;
         line.exported = lines.get(region).map_or(0, |old| old.exported);
         if let Some(old) = lines.get(region).filter(|old| old.incarnation == line.incarnation) {
@@ -115,12 +116,24 @@ impl Witness {
     /// Remembers that a ledger was exported up to this entry. A region that this host never used is not remembered.
     pub(crate) fn note_exported(&self, region: &Region, entry: u64) -> Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.lock()?;
         let mut lines = self.read()?;
         let Some(line) = lines.get_mut(region) else { return Ok(()) };
         line.exported = line.exported.max(entry);
         self.write(&lines)?;
         *known = Some(lines);
         Ok(())
+    }
+
+    /// Has other processes of this host wait with what they write, until what is given is dropped. It is the directory that is
+    /// locked: the file itself is replaced by each writing.
+    fn lock(&self) -> Result<File> {
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory =
+            File::open(parent.unwrap_or(Path::new("."))).map_err(|source| self.unreadable(source))?;
+        let locked = rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive);
+        locked.map_err(|source| self.unreadable(source.into()))?;
+        Ok(directory)
     }
 
     fn read(&self) -> Result<BTreeMap<Region, Line>> {
@@ -147,5 +160,42 @@ impl Witness {
             .at(Path::display(&self.path).to_string())
             .advise("see that the directory can be written, or say `witness = \"PATH\"` in the configuration")
             .because(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_of_a_host_lose_nothing_of_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seen");
+        std::thread::scope(|scope| {
+            for process in 0..4 {
+                let path = path.clone();
+                scope.spawn(move || {
+                    let witness = Witness::new(path);
+                    let region: Region = format!("region-{process}").parse().unwrap();
+                    for changes in 1..=50 {
+                        let seen = Seen {
+                            incarnation: "one".to_owned(),
+                            changes,
+                            inserts: 0,
+                            ledger: changes,
+                            digest: [7; 32],
+                        };
+                        witness.remember(&region, &seen).unwrap();
+                        witness.note_exported(&region, changes).unwrap();
+                    }
+                });
+            }
+        });
+        let witness = Witness::new(path);
+        for process in 0..4 {
+            let region: Region = format!("region-{process}").parse().unwrap();
+            assert_eq!(witness.seen(&region).unwrap().unwrap().changes, 50);
+            assert_eq!(witness.exported(&region).unwrap(), 50);
+        }
     }
 }

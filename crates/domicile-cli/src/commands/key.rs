@@ -1,5 +1,6 @@
 //! `domicile key`: keys and what becomes of them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,7 @@ use domicile::export::Export;
 use domicile::files::NewFile;
 use domicile::keyring::{Concerned, ErasureReport, RotationReport};
 use domicile::store::{KeySlot, RowFilter};
-use domicile::{Action, Code, Domicile, Error, Permit, Purpose, Region, Request, Result, Scope};
+use domicile::{Action, Code, Domicile, Error, Permit, Purpose, Region, Request, Result, Scope, TenantId};
 use domicile_record::format::LaneNo;
 use domicile_record::{Erasable, Rewrapped, erase as erase_of, rewrap as rewrap_of};
 use serde::Serialize;
@@ -109,7 +110,7 @@ pub(crate) async fn rotate(common: &Common, rotate: &KeyRotate, report: &Report)
         keys.retire_root(permit(&domicile, Some(region)).await?, old).await?;
         return report.print_line(&format!("the root key {old} is gone: no copy of what lay under it opens"));
     }
-    let RotationReport { made, rewrapped, destroyed, roots, .. } =
+    let RotationReport { made, rewrapped, destroyed, roots, without, .. } =
         match (&rotate.tenant, &rotate.record_type, &rotate.root, &rotate.branch) {
             (Some(tenant), Some(record_type), ..) => {
                 let scope = Scope { tenant: tenant.clone(), record_type: record_type.clone() };
@@ -136,7 +137,22 @@ pub(crate) async fn rotate(common: &Common, rotate: &KeyRotate, report: &Report)
             counted(made as u64, "key version")
         ));
         lines.join("\n")
-    })
+    })?;
+    left_alone(&without)
+}
+
+/// Tenants whose own key services kept their keys from being changed: what was done stands, and the rest is to be done again.
+fn left_alone(without: &BTreeSet<TenantId>) -> Result<()> {
+    if without.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<_> = without.iter().map(TenantId::as_str).collect();
+    Err(Error::new(
+        Code::KmsUnavailable,
+        format!("the key services of {} do not answer, deny, or are not configured here", tenants.join(", ")),
+    )
+    .rule("a tenant with custody of its own keeps nobody else's keys waiting, and its own are as they were")
+    .advise("do it again once they answer; of a tenant that left, shred the keys"))
 }
 
 #[derive(Serialize)]
@@ -197,7 +213,8 @@ pub(crate) async fn ahead(common: &Common, ahead: &KeyAhead, report: &Report) ->
             json.there,
             json.later
         )
-    })
+    })?;
+    left_alone(&made.without)
 }
 
 #[derive(Serialize)]
@@ -436,6 +453,7 @@ struct ReplayJson {
     keys: usize,
     homes: usize,
     gone: Vec<GoneJson>,
+    buried: Vec<GoneJson>,
 }
 
 #[derive(Serialize)]
@@ -450,11 +468,14 @@ pub(crate) async fn replay(common: &Common, replay: &KeyReplay, report: &Report)
     let replayed = domicile.replay(&export, manage()).await?;
     let gone =
         replayed.gone.iter().map(|(name, whose)| GoneJson { key: name.to_string(), whose: whose.clone() });
+    let buried =
+        replayed.buried.iter().map(|(name, whose)| GoneJson { key: name.to_string(), whose: whose.clone() });
     let json = ReplayJson {
         entries: replayed.entries,
         keys: replayed.keys,
         homes: replayed.homes,
         gone: gone.collect(),
+        buried: buried.collect(),
     };
     report.print(&json, || {
         let mut lines = vec![format!(
@@ -467,6 +488,13 @@ pub(crate) async fn replay(common: &Common, replay: &KeyReplay, report: &Report)
             format!("gone: key {} of {}: what it sealed opens with nothing", gone.key, gone.whose)
         };
         lines.extend(json.gone.iter().map(gone));
+        let buried = |buried: &GoneJson| {
+            format!(
+                "refused: key {} of {}, which nobody opens here: replay again once its key services answer",
+                buried.key, buried.whose
+            )
+        };
+        lines.extend(json.buried.iter().map(buried));
         lines.join("\n")
     })
 }

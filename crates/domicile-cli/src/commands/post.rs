@@ -186,6 +186,8 @@ struct AdoptedJson {
     records: u64,
     bytes: u64,
     before: bool,
+    /// Scopes whose keys had ended before the segment came: their lanes read as erased.
+    ended: Vec<String>,
 }
 
 pub(crate) async fn adopt(common: &Common, adopt: &PostAdopt, report: &Report) -> Result<()> {
@@ -195,11 +197,17 @@ pub(crate) async fn adopt(common: &Common, adopt: &PostAdopt, report: &Report) -
     for input in &inputs {
         // One that is refused stops no other.
         match adopt_one(&domicile, &posts, input, &adopt.output).await {
-            Ok(json) => report.print(&json, || {
-                let records = counted(json.records, "record");
-                let before = if json.before { ", adopted before" } else { "" };
-                format!("{}: {records} of {} in {}{before}", json.path, json.post, json.adopted)
-            })?,
+            Ok(json) => {
+                report.print(&json, || {
+                    let records = counted(json.records, "record");
+                    let before = if json.before { ", adopted before" } else { "" };
+                    format!("{}: {records} of {} in {}{before}", json.path, json.post, json.adopted)
+                })?;
+                if !json.ended.is_empty() {
+                    let ended = json.ended.join(", ");
+                    report.warn(&format!("{}: erased, since their keys had ended: {ended}", json.adopted));
+                }
+            }
             Err(error) => report.fail(&error.at(input.name())),
         }
     }
@@ -215,14 +223,14 @@ async fn adopt_one(
     let adopting = Adopting::examine(domicile, posts, input.open_anywhere()?).await?;
     let (before, post) = (adopting.was_adopted(), adopting.post().to_string());
     let path = place_of(output, adopting.summary());
-    let summary = if before && path.exists() {
-        adopting.summary().clone()
+    let (summary, ended) = if before && path.exists() {
+        (adopting.summary().clone(), Vec::new())
     } else {
         let directory = path.parent().unwrap_or(output);
         make(directory)?;
-        let (file, summary) = adopting.write(NewFile::create_in(directory, PUBLIC_MODE)?).await?;
+        let (file, summary, ended) = adopting.write(NewFile::create_in(directory, PUBLIC_MODE)?).await?;
         file.publish_as(&path)?;
-        summary
+        (summary, ended)
     };
     Ok(AdoptedJson {
         path: input.name(),
@@ -232,6 +240,7 @@ async fn adopt_one(
         records: summary.records,
         bytes: summary.bytes,
         before,
+        ended: ended.iter().map(ToString::to_string).collect(),
     })
 }
 

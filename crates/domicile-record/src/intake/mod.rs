@@ -317,6 +317,8 @@ impl<O: Outlet> Intake<O> {
                     self.part(&mut source, bytes, last).await.map_err(|error| place(error, records))?;
                     source.records += u64::from(last);
                 }
+                // What was begun was taken back: its lanes are no more.
+                Some(Piece::Postamble(_)) if self.refused => {}
                 Some(Piece::Postamble(postamble)) => {
                     self.keep_empty_input(&mut source).await?;
                     for lane in &source.lanes {
@@ -475,6 +477,8 @@ impl<O: Outlet> Intake<O> {
 
     /// A part of a record that is too long to be held.
     async fn part(&mut self, source: &mut Source, bytes: &[u8], last: bool) -> Result<()> {
+        // A record may take longer than keys are used without a word about them.
+        self.keep_up().await?;
         if !self.options.field_names().is_empty() {
             return Err(Error::new(Code::InputFraming, "a record is too long for its fields to be read")
                 .rule("records whose time or scope is read have at most 8 MiB")
@@ -526,12 +530,16 @@ impl<O: Outlet> Intake<O> {
         let at = match &self.domicile {
             Some(domicile) if hand == Hand::Home => {
                 let now = domicile.now();
-                if is_post && self.outages.lasts(&region, now) {
+                // While their keys are not asked for again, what is known of them counts all the same: a denial never falls
+                // back.
+                let owner = domicile.keyring().owner_of(&region, &scope);
+                if is_post && self.outages.lasts(&region, &owner, now) {
+                    domicile.keyring().check_orders(&scope, &region)?;
                     self.open_lane_by(Hand::Post, source, &scope, &region, time, contents).await?
                 } else {
                     match self.open_lane_by(Hand::Home, source, &scope, &region, time, contents).await {
                         Err(error) if is_post && error.is_outage() => {
-                            self.outages.note(&region, now);
+                            self.outages.note(&region, owner, now);
                             let by_post =
                                 self.open_lane_by(Hand::Post, source, &scope, &region, time, contents).await;
                             by_post.map_err(|as_post| error.because(as_post))?

@@ -3,25 +3,29 @@
 use std::collections::BTreeMap;
 
 use domicile::post::Post;
-use domicile::{Region, Scope, Time};
+use domicile::{Region, Scope, TenantId, Time};
 
 /// How long keys that were out of reach are not asked for again.
 const PAUSE_MICROS: i64 = 10_000_000;
 
-/// The regions whose keys were out of reach, and when.
+/// Whose keys were out of reach, and when: by region, and who has the branch key there. A tenant's own key services that do
+/// not answer are nobody else's outage.
 #[derive(Debug, Default)]
-pub(super) struct Outages(BTreeMap<Region, Time>);
+pub(super) struct Outages(BTreeMap<(Region, TenantId), Time>);
 
 impl Outages {
     /// The keys of a region were out of reach.
-    pub(super) fn note(&mut self, region: &Region, now: Time) {
+    pub(super) fn note(&mut self, region: &Region, owner: TenantId, now: Time) {
         tracing::warn!(%region, "its keys are out of reach; its records are sealed as by a post");
-        self.0.insert(region.clone(), now);
+        self.0.insert((region.clone(), owner), now);
     }
 
     /// Whether they were so a moment ago.
-    pub(super) fn lasts(&self, region: &Region, now: Time) -> bool {
-        let noted = self.0.get(region).map(|noted| now.micros().saturating_sub(noted.micros()));
+    pub(super) fn lasts(&self, region: &Region, owner: &TenantId, now: Time) -> bool {
+        let noted = self
+            .0
+            .get(&(region.clone(), owner.clone()))
+            .map(|noted| now.micros().saturating_sub(noted.micros()));
         noted.is_some_and(|ago| (0..PAUSE_MICROS).contains(&ago))
     }
 }

@@ -1,7 +1,7 @@
 //! Erasing lanes and retiring whole segments: the wraps are unwrapped, which proves which leaves keep them, and then those
 //! leaves are taken out of the keys. The file itself is not touched, and neither is any other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domicile::keyring::{ErasureReport, LeafOf, Subject, UnwrappedLeaf, WrappedKey};
 use domicile::{Action, Code, Domicile, Error, Request, Result, Scope};
@@ -66,7 +66,10 @@ pub async fn erase<S: Source>(
         let region = &file.header.place.region;
         let report = if scope.is_region() {
             let permit = domicile.permit_region(region, action.clone()).await?;
-            domicile.keyring().retire(permit, &proved).await?
+            // The records of every scope in it end with a segment.
+            let ends: BTreeSet<_> = file.lanes(&|_| true)?.into_iter().map(|place| place.key.scope).collect();
+            let ends: Vec<_> = ends.into_iter().filter(|scope| !scope.is_region()).collect();
+            domicile.keyring().retire(permit, &proved, &ends).await?
         } else {
             let permit = opening.permit(&file.header, &scope).await?;
             domicile.keyring().erase(permit, &proved).await?

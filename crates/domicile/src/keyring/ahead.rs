@@ -1,19 +1,22 @@
 //! Keys made ahead: when a period begins, the keys that will be asked for are there, and nobody waits for a key service.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
+use super::region::is_of_tenant;
 use super::{Keyring, managing};
 use crate::context::KeyKind;
 use crate::error::Result;
 use crate::guard::Permit;
 use crate::period::Period;
-use crate::scope::Scope;
-use crate::store::{KeySlot, KeyState};
+use crate::scope::{Scope, TenantId};
+use crate::store::{KeySlot, KeyState, StoredKey};
 use crate::time::Time;
 use crate::wire;
 
 /// What was made ahead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AheadReport {
     /// Keys that were made.
@@ -22,6 +25,8 @@ pub struct AheadReport {
     pub there: usize,
     /// Keys whose time has not come yet.
     pub later: usize,
+    /// Tenants with custody of their own whose key services did not answer, or denied: they got no key yet.
+    pub without: BTreeSet<TenantId>,
 }
 
 impl Keyring {
@@ -37,16 +42,16 @@ impl Keyring {
         region.catch_up().await?;
         let now = self.clock.now();
         let mut slots: Vec<KeySlot> = Vec::new();
-        region
-            .each_row(&region.rows(KeyKind::Tenant, None), async |row| {
-                let slot = &row.identity.slot;
+        let mut pages = region.pages(KeyKind::Tenant, None);
+        while let Some(page) = pages.next().await? {
+            for StoredKey { row, .. } in page {
+                let slot = row.identity.slot;
                 let is_current = slot.period.bounds().contains(&now.micros());
-                if row.state == KeyState::Active && is_current && slots.last() != Some(slot) {
-                    slots.push(slot.clone());
+                if row.state == KeyState::Active && is_current && slots.last() != Some(&slot) {
+                    slots.push(slot);
                 }
-                Ok(())
-            })
-            .await?;
+            }
+        }
         let mut report = AheadReport::default();
         for KeySlot { scope, period, .. } in slots {
             if now.micros() < due(&scope, period) {
@@ -63,8 +68,14 @@ impl Keyring {
                 report.there += 1;
                 continue;
             }
-            region.sealing_key(&scope, next).await?;
-            report.made += 1;
+            // Nor does a tenant whose own key services do not answer, or deny.
+            match region.sealing_key(&scope, next).await {
+                Ok(_) => report.made += 1,
+                Err(error) if is_of_tenant(&region.owner_of(&scope), &error) => {
+                    report.without.insert(scope.tenant);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(report)
     }

@@ -183,6 +183,9 @@ impl RegionKeys {
                 row.identity.version
             }
             Inserted::Theirs(theirs) => theirs.standing()?.identity.version,
+            Inserted::Orphan => {
+                return Err(Error::new(Code::StoreUnavailable, "the key store did not keep a branch key"));
+            }
         };
         Ok(stands)
     }

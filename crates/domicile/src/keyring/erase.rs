@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::branch::rolled_back;
+use super::orders::Orders;
 use super::region::RegionKeys;
 use super::tombstone::{Erased, Subject, Taken};
 use super::{Keyring, UnwrappedLeaf, managing};
@@ -57,15 +58,20 @@ impl Keyring {
     pub async fn erase(&self, permit: Permit, proved: &[UnwrappedLeaf]) -> Result<ErasureReport> {
         let leaves =
             proved.iter().map(|proof| (proof.tenant.period, proof.tenant.leaf.leaf, proof.tenant.subject));
-        self.take(permit, leaves.collect()).await
+        self.take(permit, leaves.collect(), &[]).await
     }
 
     /// Takes the segment leaves of these segments out of the region's own keys: every copy of them is ended. The permit
-    /// is the region's.
+    /// is the region's. `ends` are the scopes whose records end with them: none where another segment has the records.
     ///
     /// # Errors
-    /// As [`erase`](Self::erase).
-    pub async fn retire(&self, permit: Permit, proved: &[UnwrappedLeaf]) -> Result<ErasureReport> {
+    /// As [`erase`](Self::erase); [`KeyHeld`](Code::KeyHeld) while one of these scopes is held.
+    pub async fn retire(
+        &self,
+        permit: Permit,
+        proved: &[UnwrappedLeaf],
+        ends: &[Scope],
+    ) -> Result<ErasureReport> {
         let region = self.region(&permit.home().region)?;
         let mut leaves = Vec::with_capacity(proved.len());
         for proof in proved {
@@ -74,19 +80,22 @@ impl Keyring {
             let period = slot.ok_or_else(|| region.unknown(proof.segment.key))?.period;
             leaves.push((period, proof.segment.leaf, Subject::Segment { segment }));
         }
-        self.take(permit, leaves).await
+        self.take(permit, leaves, ends).await
     }
 
     async fn take(
         &self,
         permit: Permit,
         leaves: Vec<(Period, LeafNumber, Subject)>,
+        ends: &[Scope],
     ) -> Result<ErasureReport> {
         managing(&permit)?;
         let region = self.region(&permit.home().region)?;
-        region.follower.poll_next();
-        region.catch_up().await?;
-        region.follower.orders().check_destruction(permit.scope())?;
+        let scope = permit.scope().clone();
+        let check = |orders: &Orders| {
+            std::iter::once(&scope).chain(ends).try_for_each(|scope| orders.check_destruction(scope))
+        };
+        check(&region.follower.orders_now(region).await?.1)?;
         let event = Event::new(EventKind::Erase)
             .action(permit.action())
             .region(&region.place.region)
@@ -98,6 +107,8 @@ impl Keyring {
             by_period.entry(period.to_string()).or_insert((period, Vec::new())).1.push((leaf, subject));
         }
         for _ in 0..TRIES {
+            let (ordered, orders) = region.follower.orders_now(region).await?;
+            check(&orders)?;
             let punctured = region.punctured(permit.scope(), by_period.values()).await?;
             if punctured.rows.is_empty() {
                 return Ok(self.report(None, 0, 0, true));
@@ -105,12 +116,11 @@ impl Keyring {
             let (keys, leaves) = (punctured.rows.len(), punctured.tombstone.leaves.len());
             let entry = region.ledger.sign(&punctured.tombstone).await?;
             let number = entry.number;
-            let slots: Vec<_> = punctured.rows.iter().map(|row| row.row.identity.slot.clone()).collect();
-            let written = region.ledger.write(punctured.rows, Some(entry)).await?;
-            for slot in &slots {
-                region.forget(slot).await;
-            }
-            if let Written::Done { scrubbed } = written {
+            // What follows the orders that were looked at is ordered by nobody else: a hold comes before or behind.
+            if number == ordered + 1
+                && let Written::Done { scrubbed } =
+                    region.write(punctured.rows, Vec::new(), Some(entry)).await?
+            {
                 region.take_note().await;
                 observe::rewrote("erasure", keys);
                 return Ok(self.report(Some(number), keys, leaves, scrubbed));
@@ -133,6 +143,19 @@ impl Keyring {
         let kept = self.backups_kept.and_then(|kept| erased.after(kept));
         let final_ = kept.map(|kept| kept.max(done));
         ErasureReport { tombstone, keys, leaves, erased, done, final_, scrubbed }
+    }
+}
+
+impl ErasureReport {
+    /// This and what was taken after it: the later dates, and the newest tombstone.
+    pub(super) fn and(self, later: &Self) -> Self {
+        Self {
+            tombstone: later.tombstone.or(self.tombstone),
+            keys: self.keys + later.keys,
+            leaves: self.leaves + later.leaves,
+            scrubbed: self.scrubbed && later.scrubbed,
+            ..later.clone()
+        }
     }
 }
 

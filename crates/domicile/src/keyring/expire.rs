@@ -21,11 +21,11 @@ use crate::processing::Where;
 use crate::region::Region;
 use crate::retention::Retention;
 use crate::scope::Scope;
-use crate::store::{KeySlot, KeyState, RowWrite, Written};
+use crate::store::{KeySlot, KeyState, RowWrite, StoredKey, Written};
 use crate::time::Time;
 
-/// How many slots one tombstone speaks of at most: few enough for one entry of the ledger.
-const SLOTS_MAX: usize = 1_000;
+/// How many keys one tombstone speaks of at most: few enough for one entry of the ledger, however long their names are.
+const KEYS_MAX: usize = 4_000;
 
 /// Keys that are due, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +67,9 @@ impl Keyring {
         let orders = region.follower.orders();
         let now = self.clock.now();
         let mut due: BTreeMap<(String, String, String), Due> = BTreeMap::new();
-        region
-            .each_row(&region.rows(KeyKind::Tenant, None), async |row| {
+        let mut pages = region.pages(KeyKind::Tenant, None);
+        while let Some(page) = pages.next().await? {
+            for StoredKey { row, .. } in &page {
                 let slot = &row.identity.slot;
                 let found =
                     (row.state != KeyState::Destroyed).then(|| region.due(slot, retention, &orders, now));
@@ -76,9 +77,8 @@ impl Keyring {
                     let Scope { tenant, record_type } = &slot.scope;
                     due.insert((tenant.to_string(), record_type.to_string(), slot.period.to_string()), found);
                 }
-                Ok(())
-            })
-            .await?;
+            }
+        }
         let due: Vec<Due> = due.into_values().collect();
         if dry_run {
             return Ok(ExpiryReport { due, destroyed: None });
@@ -90,23 +90,41 @@ impl Keyring {
                 .filter(|due| due.cause == cause && due.held.is_none())
                 .map(|due| KeySlot::tenant(&region.place.region, &due.scope, due.period))
                 .collect();
-            for slots in slots.chunks(SLOTS_MAX) {
-                let report = self.destroy(region, &permit, slots, cause).await?;
-                total = ErasureReport {
-                    keys: total.keys + report.keys,
-                    scrubbed: total.scrubbed && report.scrubbed,
-                    ..report
-                };
+            // A hold or a shredding that is taken back while this runs counts from that moment on.
+            let still = |orders: &Orders, slot: &KeySlot| {
+                region
+                    .due(slot, retention, orders, now)
+                    .is_some_and(|due| due.cause == cause && due.held.is_none())
+            };
+            for slots in slots.chunks(KEYS_MAX) {
+                total = total.and(&self.destroy(region, &permit, slots, cause, &still).await?);
             }
         }
-        for shredding in orders.shreddings().filter(|shredding| shredding.due <= now && !shredding.done) {
-            let held = due.iter().any(|due| due.held.is_some() && shredding.whom.concerns(&due.scope));
-            if !held {
-                region.ledger.say(&ShredDone { whom: shredding.whom.clone(), reason: String::new() }).await?;
-            }
-        }
+        self.end_shreddings(region, now).await?;
         region.follower.poll_next();
         Ok(ExpiryReport { due, destroyed: Some(total) })
+    }
+
+    /// Says of shreddings that are due that they are done, where no key of theirs is left.
+    async fn end_shreddings(&self, region: &RegionKeys, now: Time) -> Result<()> {
+        let (_, orders) = region.follower.orders_now(region).await?;
+        let ends = |shredding: &&Shredding| shredding.due <= now && !shredding.done;
+        let mut ended: Vec<_> =
+            orders.shreddings().filter(ends).map(|shredding| shredding.whom.clone()).collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let mut pages = region.pages(KeyKind::Tenant, None);
+        while let Some(page) = pages.next().await? {
+            for StoredKey { row, .. } in page.iter().filter(|stored| stored.row.state != KeyState::Destroyed)
+            {
+                ended.retain(|whom| !whom.concerns(&row.identity.slot.scope));
+            }
+        }
+        for whom in ended {
+            region.ledger.say(&ShredDone { whom, reason: String::new() }).await?;
+        }
+        Ok(())
     }
 
     async fn destroy(
@@ -115,6 +133,7 @@ impl Keyring {
         permit: &Permit,
         slots: &[KeySlot],
         cause: Cause,
+        still: &(dyn Fn(&Orders, &KeySlot) -> bool + Sync),
     ) -> Result<ErasureReport> {
         let events: Vec<_> = slots
             .iter()
@@ -128,31 +147,41 @@ impl Keyring {
             })
             .collect();
         self.audit.record(&events).await?;
-        for _ in 0..TRIES {
+        let mut total = self.report(None, 0, 0, true);
+        let mut tries = 0;
+        while tries < TRIES {
+            let (ordered, orders) = region.follower.orders_now(region).await?;
             let mut rows: Vec<RowWrite> = Vec::new();
-            for slot in slots {
+            for slot in slots.iter().filter(|slot| still(&orders, slot)) {
                 for stored in region.store.versions(slot).await? {
                     let row = stored.standing()?;
                     if row.state != KeyState::Destroyed {
                         rows.push(destroyed(&row)?);
                     }
                 }
+                if rows.len() >= KEYS_MAX {
+                    break;
+                }
             }
+            // The others come with the next tombstone: a slot may have many versions.
+            rows.truncate(KEYS_MAX);
             if rows.is_empty() {
-                return Ok(self.report(None, 0, 0, true));
+                return Ok(total);
             }
             let tombstone = Destroyed { cause, keys: rows.iter().map(|row| Taken::of(&row.row)).collect() };
             let keys = rows.len();
             let entry = region.ledger.sign(&tombstone).await?;
             let number = entry.number;
-            let written = region.ledger.write(rows, Some(entry)).await?;
-            for slot in slots {
-                region.forget(slot).await;
-            }
-            if let Written::Done { scrubbed } = written {
+            // What follows the orders that were looked at is ordered by nobody else: a hold comes before or behind.
+            if number == ordered + 1
+                && let Written::Done { scrubbed } = region.write(rows, Vec::new(), Some(entry)).await?
+            {
                 region.take_note().await;
                 observe::rewrote(cause.as_str(), keys);
-                return Ok(self.report(Some(number), keys, 0, scrubbed));
+                total = total.and(&self.report(Some(number), keys, 0, scrubbed));
+                tries = 0;
+            } else {
+                tries += 1;
             }
         }
         Err(overtaken(&region.place.region))
@@ -174,7 +203,7 @@ impl Keyring {
         if slots.is_empty() {
             return Ok(self.report(None, 0, 0, true));
         }
-        self.destroy(region, &permit, &slots, Cause::Disuse).await
+        self.destroy(region, &permit, &slots, Cause::Disuse, &|_, _| true).await
     }
 
     /// Forbids that anything of a scope is destroyed or erased, for a reason.
@@ -295,7 +324,8 @@ impl Keyring {
 
 impl RegionKeys {
     fn due(&self, slot: &KeySlot, retention: &Retention, orders: &Orders, now: Time) -> Option<Due> {
-        let shredding = orders.shredding(&slot.scope).map(|shredding| (Cause::Shredding, shredding.due));
+        let shredding = orders.shreddings_of(&slot.scope).map(|shredding| shredding.due).min();
+        let shredding = shredding.map(|due| (Cause::Shredding, due));
         let expiry = retention.ends(&self.place.jurisdiction, &slot.scope, slot.period);
         let expiry = expiry.map(|end| (Cause::Expiry, end));
         let (cause, due) = [expiry, shredding].into_iter().flatten().find(|(_, due)| *due <= now)?;
@@ -316,4 +346,29 @@ fn checked_reason(reason: &str) -> Result<String> {
 fn no_such(what: &str, whom: &Concerned) -> Error {
     Error::new(Code::ArgumentInvalid, format!("there is no {what} of {whom}"))
         .advise("name it as it was added: a tenant and one type, or all")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Said, Statement};
+    use crate::store::{KeyIdentity, KeyName, KeyRow};
+
+    #[test]
+    fn a_tombstone_of_as_many_keys_as_there_may_be_fits_into_an_entry() {
+        let scope =
+            Scope { tenant: "t".repeat(64).parse().unwrap(), record_type: "r".repeat(32).parse().unwrap() };
+        let slot = KeySlot::tenant(&"eu-central-1".parse().unwrap(), &scope, "2026-11-24".parse().unwrap());
+        let row = KeyRow {
+            identity: KeyIdentity { slot, version: 1 },
+            generation: 1,
+            state: KeyState::Destroyed,
+            name: KeyName([7; 16]),
+            commitment: [0; 32],
+            parent_version: 0,
+            sealed: Vec::new(),
+        };
+        let tombstone = Destroyed { cause: Cause::Expiry, keys: vec![Taken::of(&row); KEYS_MAX] };
+        assert!(tombstone.encode().unwrap().len() <= Statement::CONTENT_MAX);
+    }
 }

@@ -111,6 +111,14 @@ impl Follower {
         self.poll_now(keys, &mut state).await
     }
 
+    /// Takes note of what changed until now: what is ordered, and the entry of the ledger that it reaches. Whoever signs the
+    /// very next entry knows that nothing was ordered in between.
+    pub(super) async fn orders_now(&self, keys: &RegionKeys) -> Result<(u64, Arc<Orders>)> {
+        let mut state = self.state.lock().await;
+        self.poll_now(keys, &mut state).await?;
+        Ok((state.followed.as_ref().map_or(0, |followed| followed.ledger), self.orders()))
+    }
+
     async fn poll_now(&self, keys: &RegionKeys, state: &mut State) -> Result<()> {
         let clock = &*keys.clock;
         // Whoever asks for another poll from here on gets one.

@@ -10,7 +10,7 @@ use super::data_key::DataKey;
 use super::lease::Lease;
 use super::tombstone::Subject;
 use super::wrapped::{LeafRef, Owner, WrappedKey};
-use crate::engine::NONCE_BYTES;
+use crate::engine::{NONCE_BYTES, TAG_BYTES};
 use crate::error::{Code, Error, Result};
 use crate::kdf;
 use crate::period::Period;
@@ -88,6 +88,43 @@ impl SealingLeaf {
             tag: tag.into(),
         })
     }
+}
+
+/// What a data key that a post made is wrapped under, when its home adopts it.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a key lives or it does not")]
+pub enum AdoptingLeaf {
+    /// A fresh leaf.
+    Fresh(SealingLeaf),
+    /// The keys of the scope and period ended before it came: nothing is to open it.
+    Ended(EndedLeaf),
+}
+
+impl AdoptingLeaf {
+    /// Wraps a data key under this leaf and the segment's, for `owner`; or makes what stands for it, where the scope's keys
+    /// have ended: a wrap that names them and holds nothing, so that readers find the tombstone.
+    ///
+    /// # Errors
+    /// [`RandomUnavailable`](Code::RandomUnavailable).
+    pub fn wrap(self, segment: &SegmentLeaf, data_key: &DataKey, owner: &Owner) -> Result<WrappedKey> {
+        match self {
+            AdoptingLeaf::Fresh(leaf) => leaf.wrap(segment, data_key, owner),
+            AdoptingLeaf::Ended(EndedLeaf { leaf, randomness }) => {
+                let (mut nonce, mut sealed, mut tag) = ([0; NONCE_BYTES], [0; 32], [0; TAG_BYTES]);
+                randomness.fill(&mut nonce)?;
+                randomness.fill(&mut sealed)?;
+                randomness.fill(&mut tag)?;
+                Ok(WrappedKey { kind: owner.kind(), tenant: leaf, segment: segment.leaf, nonce, sealed, tag })
+            }
+        }
+    }
+}
+
+/// A leaf of a key that was destroyed: a name, and nothing that it could wrap with.
+#[derive(Debug)]
+pub struct EndedLeaf {
+    pub(super) leaf: LeafRef,
+    pub(super) randomness: Arc<dyn Randomness>,
 }
 
 /// The leaf that wrapped one data key.

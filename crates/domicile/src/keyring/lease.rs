@@ -96,11 +96,35 @@ impl fmt::Debug for Lease {
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     held: Mutex<Standing>,
+    /// Whoever keeps up returns when everything is judged, by itself or by another.
+    judging: tokio::sync::Mutex<()>,
+}
+
+/// Slots whose leases are being judged. Those that are not when this is dropped are judged the next time.
+struct Judging<'a> {
+    leases: &'a Leases,
+    left: Vec<(Scope, Period)>,
+}
+
+impl Drop for Judging<'_> {
+    fn drop(&mut self) {
+        self.leases.standing().changed.extend(self.left.drain(..));
+    }
+}
+
+/// What this process knew of a region's keys when somebody asked for one. Whatever changed by the time that it is handed out
+/// may be about that very key.
+#[derive(Debug)]
+pub(super) struct Known {
+    changes: u64,
+    pub(super) orders: Arc<Orders>,
 }
 
 #[derive(Default)]
 struct Standing {
     slots: HashMap<(Scope, Period), Vec<Weak<Held>>>,
+    /// Counts what was written, whether there were leases then or not.
+    changes: u64,
     /// Slots of which something was written since their leases were judged.
     changed: HashSet<(Scope, Period)>,
     /// The orders under which all leases were judged last.
@@ -120,6 +144,12 @@ impl Leases {
 
     /// Something was written about a slot.
     pub(super) fn slot_changed(&self, scope: &Scope, period: Period) {
+        self.standing().changes += 1;
+        self.judge_again(scope, period);
+    }
+
+    /// Has the leases of a slot judged the next time.
+    fn judge_again(&self, scope: &Scope, period: Period) {
         let slot = (scope.clone(), period);
         let mut standing = self.standing();
         if standing.slots.contains_key(&slot) {
@@ -139,13 +169,20 @@ impl Leases {
 
     fn change_where(&self, of: impl Fn(Period) -> bool) {
         let mut standing = self.standing();
-        let Standing { slots, changed, .. } = &mut *standing;
+        let Standing { slots, changed, changes, .. } = &mut *standing;
+        *changes += 1;
         changed.extend(slots.keys().filter(|(_, period)| of(*period)).cloned());
     }
 
-    fn add(&self, scope: &Scope, period: Period, held: &Arc<Held>) {
+    /// Adds a lease of a key that was asked for when no more than `known` was. If more is by now, it is judged the next
+    /// time: nobody marked it, since it was not there.
+    fn add(&self, scope: &Scope, period: Period, held: &Arc<Held>, known: &Known, orders: &Arc<Orders>) {
         let mut standing = self.standing();
-        let of_slot = standing.slots.entry((scope.clone(), period)).or_default();
+        let slot = (scope.clone(), period);
+        if standing.changes != known.changes || !Arc::ptr_eq(&known.orders, orders) {
+            standing.changed.insert(slot.clone());
+        }
+        let of_slot = standing.slots.entry(slot).or_default();
         // Those that nobody holds any longer go whenever the list would have to grow.
         if of_slot.len() == of_slot.capacity() {
             of_slot.retain(|held| held.strong_count() > 0);
@@ -167,7 +204,7 @@ impl Leases {
     }
 
     /// Slots whose leases must be judged: where something was written, and all of them under new orders.
-    fn take_changed(&self, orders: &Arc<Orders>) -> Vec<(Scope, Period)> {
+    fn take_changed(&self, orders: &Arc<Orders>) -> Judging<'_> {
         let mut standing = self.standing();
         let known = standing.orders.as_ref().is_some_and(|known| Arc::ptr_eq(known, orders));
         if !known {
@@ -175,7 +212,7 @@ impl Leases {
             let Standing { slots, changed, .. } = &mut *standing;
             changed.extend(slots.keys().cloned());
         }
-        standing.changed.drain().collect()
+        Judging { leases: self, left: standing.changed.drain().collect() }
     }
 
     /// The branch keys that leases stand under, each once. Leases that nobody holds any longer are forgotten.
@@ -225,9 +262,17 @@ impl Keyring {
 }
 
 impl RegionKeys {
+    /// What is known now.
+    pub(super) fn known(&self) -> Known {
+        // In this order: what is ordered in between is seen by whoever compares.
+        let orders = self.follower.orders();
+        Known { changes: self.leases.standing().changes, orders }
+    }
+
     /// A lease of a leaf that is handed out.
     pub(super) fn lease(
         &self,
+        known: &Known,
         key: &TenantKey,
         leaf: LeafNumber,
         subject: Option<Subject>,
@@ -245,7 +290,7 @@ impl RegionKeys {
             ended: OnceLock::new(),
         });
         let slot = key.slot();
-        self.leases.add(&slot.scope, slot.period, &held);
+        self.leases.add(&slot.scope, slot.period, &held, known, &self.follower.orders());
         Lease { held }
     }
 
@@ -266,9 +311,12 @@ impl RegionKeys {
                 tracing::warn!(code = %error.code(), key = %branch.name, "keys in use end with their branch key");
             }
         }
+        let _alone = self.leases.judging.lock().await;
         let orders = self.follower.orders();
-        for slot in self.leases.take_changed(&orders) {
+        let mut judging = self.leases.take_changed(&orders);
+        while let Some(slot) = judging.left.last().cloned() {
             self.judge(&slot, &orders).await;
+            judging.left.pop();
         }
         Ok(())
     }
@@ -285,7 +333,7 @@ impl RegionKeys {
             Ok(keys) => keys,
             Err(error) if error.is_retryable() => {
                 // Nobody knows yet: they are judged the next time, and lapse with their branch key until then.
-                self.leases.slot_changed(scope, *period);
+                self.leases.judge_again(scope, *period);
                 return;
             }
             Err(error) => {
@@ -301,7 +349,7 @@ impl RegionKeys {
             };
             match judged {
                 Ok(branch) => *held.branch.write().unwrap_or_else(PoisonError::into_inner) = branch,
-                Err(error) if error.is_retryable() => self.leases.slot_changed(scope, *period),
+                Err(error) if error.is_retryable() => self.leases.judge_again(scope, *period),
                 Err(error) => {
                     held.end(&error);
                     ended += 1;

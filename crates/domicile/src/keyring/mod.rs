@@ -46,7 +46,7 @@ pub use data_key::DataKey;
 pub use erase::ErasureReport;
 pub use expire::{Due, ExpiryReport};
 pub(crate) use follow::Follower;
-pub use leaf::{LeafOf, OpeningLeaf, SealingLeaf, SegmentLeaf, UnwrappedLeaf};
+pub use leaf::{AdoptingLeaf, EndedLeaf, LeafOf, OpeningLeaf, SealingLeaf, SegmentLeaf, UnwrappedLeaf};
 pub use lease::Lease;
 pub use orders::{Concerned, Hold, PlacesRule, Shredding};
 pub(crate) use region::RegionParts;
@@ -117,10 +117,41 @@ impl Keyring {
     /// the period has expired; [`KeyShredding`](Code::KeyShredding) while the scope's keys are to be shredded;
     /// whatever keeps the key service, the store or the audit chain from answering.
     pub async fn sealing_leaf(&self, permit: Permit, period: Period) -> Result<SealingLeaf> {
+        sealing(&permit)?;
         // What is sealed under the region's own key vouches for others: a new version of it ends nothing.
         let seals = *permit.scope() != Scope::of_region();
-        let FreshLeaf { leaf, secret, lease } = self.fresh_leaf(permit, period, LeafFor::Lane, seals).await?;
+        let known = self.region(&permit.home().region)?.check_use(permit.scope(), true).await?;
+        let FreshLeaf { leaf, secret, lease } =
+            self.fresh_leaf(permit, period, LeafFor::Lane, seals, known).await?;
         Ok(SealingLeaf::new(leaf, secret, lease, self.randomness.clone()))
+    }
+
+    /// As [`sealing_leaf`](Self::sealing_leaf), for a data key that a post made and sealed with before its home knew of it.
+    /// Where the keys of its scope and period were destroyed meanwhile, it is to open with nothing, and keeps nobody else's
+    /// lanes waiting; where they are to be shredded, it shares what becomes of them.
+    ///
+    /// # Errors
+    /// As [`sealing_leaf`](Self::sealing_leaf), but for these two.
+    pub async fn adopting_leaf(&self, permit: Permit, period: Period) -> Result<AdoptingLeaf> {
+        sealing(&permit)?;
+        let scope = permit.scope().clone();
+        let region = self.region(&permit.home().region)?;
+        region.catch_up().await?;
+        match self.fresh_leaf(permit, period, LeafFor::Lane, true, region.known()).await {
+            Ok(FreshLeaf { leaf, secret, lease }) => {
+                Ok(AdoptingLeaf::Fresh(SealingLeaf::new(leaf, secret, lease, self.randomness.clone())))
+            }
+            Err(error) if error.code() == Code::KeyDestroyed => {
+                let slot = KeySlot::tenant(&region.place.region, &scope, period);
+                let newest = region.store.newest(&slot).await?.map(|stored| stored.row);
+                let Some(row) = newest.filter(|row| row.state == KeyState::Destroyed) else {
+                    return Err(error);
+                };
+                let leaf = LeafRef { key: row.name, leaf: region.next_leaf(LeafFor::Lane).await? };
+                Ok(AdoptingLeaf::Ended(EndedLeaf { leaf, randomness: self.randomness.clone() }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A fresh leaf of the region's own key, for all lanes of one new segment. The permit is the region's.
@@ -129,8 +160,10 @@ impl Keyring {
     /// As [`sealing_leaf`](Self::sealing_leaf).
     pub async fn segment_leaf(&self, permit: Permit, period: Period) -> Result<SegmentLeaf> {
         region_permit(&permit)?;
+        sealing(&permit)?;
+        let known = self.region(&permit.home().region)?.check_use(permit.scope(), true).await?;
         let FreshLeaf { leaf, secret, lease } =
-            self.fresh_leaf(permit, period, LeafFor::Segment, false).await?;
+            self.fresh_leaf(permit, period, LeafFor::Segment, false, known).await?;
         Ok(SegmentLeaf::new(leaf, secret, lease))
     }
 
@@ -146,13 +179,13 @@ impl Keyring {
     ) -> Result<SegmentLeaf> {
         region_permit(&permit)?;
         let region = self.region(&permit.home().region)?;
-        region.check_use(permit.scope(), false).await?;
+        let known = region.check_use(permit.scope(), false).await?;
         let slot = region.owner_named(leaf.key).await?.ok_or_else(|| region.unknown(leaf.key))?;
         let key = region.opening_key(permit.scope(), slot.period, leaf.key).await?;
         self.note_use(&permit, &key).await?;
         let subject = Subject::Segment { segment };
         let secret = region.leaf(&key, leaf.leaf, Some(&subject)).await?;
-        Ok(SegmentLeaf::new(leaf, secret, region.lease(&key, leaf.leaf, Some(subject), false)))
+        Ok(SegmentLeaf::new(leaf, secret, region.lease(&known, &key, leaf.leaf, Some(subject), false)))
     }
 
     /// The leaves that wrapped data keys of the permit's scope: one permit, for all that one opening needs.
@@ -173,11 +206,11 @@ impl Keyring {
 
     async fn opening_leaf(&self, permit: &Permit, wanted: &LeafOf) -> Result<OpeningLeaf> {
         let region = self.region(&permit.home().region)?;
-        region.check_use(permit.scope(), false).await?;
+        let known = region.check_use(permit.scope(), false).await?;
         let key = region.opening_key(permit.scope(), wanted.period, wanted.leaf.key).await?;
         self.note_use(permit, &key).await?;
         let secret = region.leaf(&key, wanted.leaf.leaf, Some(&wanted.subject)).await?;
-        let lease = region.lease(&key, wanted.leaf.leaf, Some(wanted.subject), false);
+        let lease = region.lease(&known, &key, wanted.leaf.leaf, Some(wanted.subject), false);
         Ok(OpeningLeaf::new(secret, *wanted, lease))
     }
 
@@ -188,6 +221,21 @@ impl Keyring {
     pub async fn key_state(&self, region: &Region, name: KeyName) -> Result<Option<(KeySlot, KeyState)>> {
         let stored = self.region(region)?.store.named(name).await?;
         Ok(stored.map(|StoredKey { row, .. }| (row.identity.slot, row.state)))
+    }
+
+    /// Who has the branch key under which the keys of a scope are sealed there: the region itself, or a tenant with custody of
+    /// its own.
+    #[must_use]
+    pub fn owner_of(&self, region: &Region, scope: &Scope) -> crate::scope::TenantId {
+        self.regions.get(region).map_or(crate::scope::TenantId::REGION, |keys| keys.owner_of(scope))
+    }
+
+    /// Whether anything that this process knows is ordered against sealing for a scope. Nobody is asked.
+    ///
+    /// # Errors
+    /// [`KeyShredding`](Code::KeyShredding).
+    pub fn check_orders(&self, scope: &Scope, region: &Region) -> Result<()> {
+        self.regions.get(region).map_or(Ok(()), |keys| keys.follower.orders().check_use(scope, true))
     }
 
     /// Who holds branch keys of a region, and whose: its own, or a tenant's.
@@ -206,17 +254,14 @@ impl Keyring {
         period: Period,
         wanted: LeafFor,
         seals: bool,
+        known: lease::Known,
     ) -> Result<FreshLeaf> {
-        if !matches!(permit.action(), Action::Seal) {
-            return Err(Error::new(Code::HomeRefused, "a permit to open does not seal"));
-        }
         let region = self.region(&permit.home().region)?;
-        region.check_use(permit.scope(), true).await?;
         let key = region.sealing_key(permit.scope(), period).await?;
         self.note_use(&permit, &key).await?;
         let number = self.unused_leaf(region, &key, wanted).await?;
         let secret = region.leaf(&key, number, None).await?;
-        let lease = region.lease(&key, number, None, seals);
+        let lease = region.lease(&known, &key, number, None, seals);
         Ok(FreshLeaf { leaf: LeafRef { key: key.name, leaf: number }, secret, lease })
     }
 
@@ -277,6 +322,14 @@ fn region_permit(permit: &Permit) -> Result<()> {
     }
     Err(Error::new(Code::HomeRefused, "this needs the region's own permit")
         .at(format!("scope {}", permit.scope())))
+}
+
+/// Something new is sealed with a permit to seal.
+fn sealing(permit: &Permit) -> Result<()> {
+    if matches!(permit.action(), Action::Seal) {
+        return Ok(());
+    }
+    Err(Error::new(Code::HomeRefused, "a permit to open does not seal"))
 }
 
 /// Keys are changed with a permit to change them.

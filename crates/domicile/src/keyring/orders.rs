@@ -278,16 +278,16 @@ impl Orders {
         self.shreddings.values()
     }
 
-    /// The shredding that concerns a scope.
-    pub(crate) fn shredding(&self, scope: &Scope) -> Option<&Shredding> {
-        self.shreddings.values().find(|shredding| shredding.whom.concerns(scope))
+    /// The shreddings that concern a scope: of its type, and of all.
+    pub(crate) fn shreddings_of(&self, scope: &Scope) -> impl Iterator<Item = &Shredding> {
+        self.shreddings.values().filter(|shredding| shredding.whom.concerns(scope))
     }
 
     /// Whether a scope's keys may be used. Those that were shredded say so themselves; new ones are not made.
     pub(crate) fn check_use(&self, scope: &Scope, sealing: bool) -> Result<()> {
-        let Some(shredding) = self.shredding(scope).filter(|shredding| sealing || !shredding.done) else {
-            return Ok(());
-        };
+        let stands = |shredding: &&Shredding| sealing || !shredding.done;
+        let first = self.shreddings_of(scope).filter(stands).min_by_key(|shredding| shredding.due);
+        let Some(shredding) = first else { return Ok(()) };
         let Shredding { whom, due, done, .. } = shredding;
         let what = if *done { "were shredded" } else { "are to be shredded" };
         Err(Error::new(Code::KeyShredding, format!("the keys of {whom} {what}, from {due}"))

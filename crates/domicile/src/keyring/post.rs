@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::branch::{BranchKey, event, unverified};
 use super::commitment::{committed, name_and_commit};
 use super::region::RegionKeys;
+use super::tenant::ORPHANS_MAX;
 use super::{Keyring, region_permit};
 use crate::audit::{Event, EventKind};
 use crate::context::KeyKind;
@@ -80,6 +81,20 @@ impl Keyring {
     }
 
     async fn generate_post_key(&self, region: &RegionKeys, slot: KeySlot) -> Result<Secret> {
+        for _ in 0..ORPHANS_MAX {
+            let (row, seed) = self.new_post_key(region, slot.clone()).await?;
+            match region.store.insert(&row).await? {
+                Inserted::Ours => return Ok(seed),
+                Inserted::Theirs(theirs) => return self.open_post_key(region, theirs.standing()?).await,
+                // Another branch key seals by now than the one that was at hand.
+                Inserted::Orphan => region.forget(&region.branch_of(&slot)).await,
+            }
+        }
+        Err(Error::new(Code::StoreUnavailable, format!("the key store did not keep the {slot}")))
+    }
+
+    /// A fresh post key and its row, recorded and not yet written.
+    async fn new_post_key(&self, region: &RegionKeys, slot: KeySlot) -> Result<(KeyRow, Secret)> {
         let branch = region.sealing_branch(&TenantId::REGION, slot.period.month()).await?;
         let seed = Secret::random(&*self.randomness)?;
         let mut row = KeyRow {
@@ -101,10 +116,7 @@ impl Keyring {
         row.sealed = [&nonce[..], &payload[..], &tag].concat();
         // Before the row: no key is ever in the store of which the chain does not know.
         self.audit.record(&[event(EventKind::Generate, &row)]).await?;
-        match region.store.insert(&row).await? {
-            Inserted::Ours => Ok(seed),
-            Inserted::Theirs(theirs) => self.open_post_key(region, theirs.standing()?).await,
-        }
+        Ok((row, seed))
     }
 
     async fn open_post_key(&self, region: &RegionKeys, row: KeyRow) -> Result<Secret> {

@@ -1,12 +1,12 @@
 //! The keys of one region, as this process has them: its key services, its store, and what was loaded from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::ages::Ages;
 use super::branch::BranchKey;
 use super::follow::Follower;
-use super::lease::Leases;
+use super::lease::{Known, Leases};
 use super::shelf::Shelf;
 use super::tenant::SlotKeys;
 use crate::audit::AuditChain;
@@ -18,7 +18,7 @@ use crate::puncture::LeafNumber;
 use crate::random::Randomness;
 use crate::region::Place;
 use crate::scope::{Scope, TenantId};
-use crate::store::{KeyName, KeySlot, KeyStore};
+use crate::store::{Buried, KeyName, KeyRow, KeySlot, KeyStore, LedgerEntry, RowWrite, Written};
 use crate::time::Clock;
 
 /// What the keys of a region are made of and kept in.
@@ -58,6 +58,12 @@ pub(super) struct RegionKeys {
     pub(super) leases: Leases,
     lanes: Counter,
     segments: Counter,
+}
+
+/// Whether an error is of the key services that this owner of a branch key, a tenant, has of its own: nobody else's keys
+/// are concerned.
+pub(super) fn is_of_tenant(owner: &TenantId, error: &Error) -> bool {
+    *owner != TenantId::REGION && matches!(error.code(), Code::KmsUnavailable | Code::KmsDenied)
 }
 
 /// Where the leaves of one kind of wrap come from.
@@ -112,10 +118,13 @@ impl RegionKeys {
         }
     }
 
-    /// Takes note of what others changed, and checks that a scope's keys may be used.
-    pub(super) async fn check_use(&self, scope: &Scope, sealing: bool) -> Result<()> {
+    /// Takes note of what others changed, and checks that a scope's keys may be used. What is known by then is what a
+    /// [lease](Self::lease) is compared with.
+    pub(super) async fn check_use(&self, scope: &Scope, sealing: bool) -> Result<Known> {
         self.catch_up().await?;
-        self.follower.orders().check_use(scope, sealing)
+        let known = self.known();
+        known.orders.check_use(scope, sealing)?;
+        Ok(known)
     }
 
     /// Takes note of what others changed since the last poll, if that is too long ago.
@@ -135,6 +144,33 @@ impl RegionKeys {
         if let Err(error) = self.catch_up().await {
             tracing::warn!(code = %error.code(), region = %self.place.region, "what was written could not be followed");
         }
+    }
+
+    /// Writes rows and an entry, and has what they are of loaded anew, whoever wrote it in the end. Where somebody else was
+    /// faster, that is looked at whose branch keys seal, too: one may have been destroyed.
+    pub(super) async fn write(
+        &self,
+        rows: Vec<RowWrite>,
+        buried: Vec<Buried>,
+        entry: Option<LedgerEntry>,
+    ) -> Result<Written> {
+        let slots: HashSet<_> = rows.iter().map(|row| row.row.identity.slot.clone()).collect();
+        let written = self.ledger.write_with(rows, buried, entry).await?;
+        for slot in &slots {
+            self.forget(slot).await;
+        }
+        if written == Written::Overtaken {
+            let branches: HashSet<_> = slots.iter().map(|slot| self.branch_of(slot)).collect();
+            for branch in &branches {
+                self.forget(branch).await;
+            }
+        }
+        Ok(written)
+    }
+
+    /// The slot of the branch key under which rows of this slot are sealed from now on.
+    pub(super) fn branch_of(&self, slot: &KeySlot) -> KeySlot {
+        KeySlot::branch(&self.place.region, &self.owner_of(&slot.scope), slot.period.month())
     }
 
     /// Has the keys of a slot loaded anew.
@@ -181,9 +217,22 @@ impl RegionKeys {
         })
     }
 
+    /// Whether a branch key of this row lies under a root key, or may.
+    pub(super) fn lies_under(&self, row: &KeyRow, root: &str) -> Result<bool> {
+        let owner = &row.identity.slot.scope.tenant;
+        let custody =
+            if *owner == TenantId::REGION { Some(&self.custody) } else { self.custodies.get(owner) };
+        match custody {
+            Some(custody) => custody.names_root(&row.sealed, root, true),
+            // Of a tenant that is no longer served, the region's own services know what is theirs.
+            None => self.custody.names_root(&row.sealed, root, false),
+        }
+    }
+
     /// Whose branch key seals the keys of this scope from now on.
     pub(super) fn owner_of(&self, scope: &Scope) -> TenantId {
-        if self.custodies.contains_key(&scope.tenant) { scope.tenant.clone() } else { TenantId::REGION }
+        let own = self.custodies.get(&scope.tenant).is_some_and(Custody::seals);
+        if own { scope.tenant.clone() } else { TenantId::REGION }
     }
 
     /// Leaves of one process never repeat: its writer numbers are its own, and the counters only grow. When

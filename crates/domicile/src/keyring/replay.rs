@@ -1,21 +1,25 @@
 //! Making a restored store good: what was erased, destroyed, held and chosen since is taken from an export and done
 //! again, before anything opens.
 
+use std::collections::HashSet;
+
 use super::branch::unverified;
 use super::erase::{TRIES, destroyed};
-use super::region::RegionKeys;
+use super::region::{RegionKeys, is_of_tenant};
 use super::tombstone::{Destroyed, Erased, Taken};
 use super::{Keyring, managing};
 use crate::audit::{Event, EventKind};
+use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::export::Export;
 use crate::guard::Permit;
 use crate::ledger::{Said, Statement, StatementKind, content, digest, overtaken};
 use crate::puncture::LeafNumber;
 use crate::random::Randomness;
-use crate::scope::Scope;
+use crate::scope::{Scope, TenantId};
 use crate::store::{
-    Incarnation, KeyIdentity, KeyName, KeySlot, KeyState, LedgerEntry, RowWrite, Write, Written,
+    Buried, Incarnation, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, LedgerEntry, RowWrite, StoredKey,
+    Write, Written,
 };
 use crate::wire::{Decoder, Encoder, Malformed};
 
@@ -54,6 +58,9 @@ pub struct ReplayReport {
     pub keys: usize,
     /// Homes that the registry had lost.
     pub homes: usize,
+    /// Keys from which something was to be taken again, and that nobody opens here: they are refused as rolled back until
+    /// their key services answer and the same export is replayed once more.
+    pub buried: Vec<(KeyName, String)>,
     /// Keys that were used, as the audit says, and are gone: their names, and whose they were. What they sealed opens
     /// with nothing, unless a later backup has them.
     pub gone: Vec<(KeyName, String)>,
@@ -102,12 +109,14 @@ impl Keyring {
             Error::new(Code::LedgerUnverified, "the store's ledger and the export say different things")
                 .advise("somebody wrote to the store after it was restored: take the export of today, or find out who")
         })?;
-        for statement in &statements {
-            report.keys += region.take_again(statement, None).await?;
-        }
         let lost = exported.get(stands.len()..).unwrap_or_default();
+        // What is destroyed in the end needs no key service to be punctured before.
+        let ended = ended(statements.iter().chain(lost))?;
+        for statement in &statements {
+            region.take_again(statement, None, &ended, &mut report).await?;
+        }
         for (statement, entry) in lost.iter().zip(missing) {
-            report.keys += region.take_again(statement, Some(entry)).await?;
+            region.take_again(statement, Some(entry), &ended, &mut report).await?;
             report.entries += 1;
         }
         for (name, words) in export.keys_used() {
@@ -129,60 +138,128 @@ fn missing<'a>(stands: &[LedgerEntry], exported: &'a [LedgerEntry]) -> Option<&'
     agree.then(|| exported.get(stands.len()..).unwrap_or_default())
 }
 
+/// The keys that these statements destroyed.
+fn ended<'a>(statements: impl Iterator<Item = &'a Statement>) -> Result<HashSet<KeyName>> {
+    let mut ended = HashSet::new();
+    for statement in statements.filter(|statement| statement.kind == StatementKind::Destroyed) {
+        ended.extend(content::<Destroyed>(statement)?.keys.iter().map(|taken| taken.name));
+    }
+    Ok(ended)
+}
+
+/// What a statement takes again.
+#[derive(Default)]
+struct Again {
+    rows: Vec<RowWrite>,
+    buried: Vec<Buried>,
+    names: Vec<(KeyName, String)>,
+}
+
 impl RegionKeys {
     /// Takes from the rows what a statement took, where they do not have it yet; with the entry itself, where the store
-    /// lost it, in the same write. Says how many keys that were.
-    async fn take_again(&self, statement: &Statement, missing: Option<&LedgerEntry>) -> Result<usize> {
+    /// lost it, in the same write.
+    async fn take_again(
+        &self,
+        statement: &Statement,
+        missing: Option<&LedgerEntry>,
+        ended: &HashSet<KeyName>,
+        report: &mut ReplayReport,
+    ) -> Result<()> {
         for _ in 0..TRIES {
-            let mut rows = Vec::new();
+            let mut again = Again::default();
             match statement.kind {
                 StatementKind::Erased => {
                     let Erased { leaves, keys } = content(statement)?;
                     let leaves: Vec<_> = leaves.iter().map(|(leaf, _)| *leaf).collect();
-                    for taken in &keys {
-                        rows.extend(self.erased_again(taken, &leaves).await?);
+                    for taken in keys.iter().filter(|taken| !ended.contains(&taken.name)) {
+                        self.erase_again(taken, &leaves, &mut again).await?;
                     }
                 }
                 StatementKind::Destroyed => {
                     let Destroyed { keys, .. } = content(statement)?;
                     for taken in &keys {
-                        rows.extend(self.destroyed_again(taken).await?);
+                        again.rows.extend(self.destroyed_again(taken).await?);
                     }
                 }
                 _ => {}
             }
-            let count = rows.len();
+            let Again { rows, buried, names } = again;
+            let keys = rows.len();
             if rows.is_empty() && missing.is_none() {
-                return Ok(0);
+                report.buried.extend(names);
+                return Ok(());
             }
-            if let Written::Done { .. } = self.ledger.write(rows, missing.cloned()).await? {
-                return Ok(count);
+            if let Written::Done { .. } = self.write(rows, buried, missing.cloned()).await? {
+                report.keys += keys;
+                report.buried.extend(names);
+                return Ok(());
             }
         }
         Err(overtaken(&self.place.region))
     }
 
-    async fn erased_again(&self, taken: &Taken, leaves: &[LeafNumber]) -> Result<Option<RowWrite>> {
-        let Some(stored) = self.store.find(&self.identity(taken)).await? else { return Ok(None) };
-        let row = stored.row;
-        if row.name != taken.name || row.generation >= taken.generation || row.state == KeyState::Destroyed {
-            return Ok(None);
+    /// Takes leaves from a key again. That they are gone is not read off its generation, which every write raises: the
+    /// tombstone's own floor says so, or the key itself does.
+    async fn erase_again(&self, taken: &Taken, leaves: &[LeafNumber], again: &mut Again) -> Result<()> {
+        let Some(StoredKey { row, floor }) = self.store.find(&self.identity(taken)).await? else {
+            return Ok(());
+        };
+        let floor = floor.map_or(0, |floor| floor.generation);
+        let is_done = floor >= taken.generation && row.generation >= floor;
+        if row.name != taken.name || row.state == KeyState::Destroyed || is_done {
+            return Ok(());
         }
-        let replaces = Some(row.generation);
-        let mut key = self.open_row(row).await?;
-        key.generation = taken.generation.checked_sub(1).ok_or_else(|| unverified(key.slot()))?;
-        let row = self.resealed(&key, key.state, &key.tree.without(leaves)).await?;
-        Ok(Some(RowWrite { row, replaces, buries: true, leaves: leaves.to_vec() }))
+        let (replaces, slot) = (row.generation, row.identity.slot.clone());
+        let generation = replaces.checked_add(1).ok_or_else(|| unverified(&slot))?.max(taken.generation);
+        // The key lies under the branch key of its tenant, or is to.
+        let (owner, today) = (row.parent().0, self.owner_of(&slot.scope));
+        let owner = if owner == TenantId::REGION { today } else { owner };
+        match self.without_again(row, taken, generation, leaves).await {
+            Ok(Some(row)) => {
+                let leaves = leaves.to_vec();
+                again.rows.push(RowWrite { row, replaces: Some(replaces), buries: true, leaves });
+            }
+            Ok(None) => {}
+            // Nobody else waits for the key services of a tenant, which may have gone with it.
+            Err(error) if is_of_tenant(&owner, &error) => {
+                tracing::warn!(code = %error.code(), %slot, "a key that nobody opens here is refused as rolled back");
+                again.buried.push(Buried { name: taken.name, generation, leaves: leaves.to_vec() });
+                again.names.push((taken.name, slot.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
+    /// A row without these leaves, of this generation; none where it is newer than their tombstone and holds none of them.
+    async fn without_again(
+        &self,
+        row: KeyRow,
+        taken: &Taken,
+        generation: u64,
+        leaves: &[LeafNumber],
+    ) -> Result<Option<KeyRow>> {
+        let mut key = self.open_row(row).await?;
+        if key.generation >= taken.generation && !leaves.iter().any(|leaf| key.tree.holds(*leaf)) {
+            return Ok(None);
+        }
+        key.generation = generation.checked_sub(1).ok_or_else(|| unverified(key.slot()))?;
+        self.resealed(&key, key.state, &key.tree.without(leaves)).await.map(Some)
+    }
+
+    /// Destroys a key again. A branch key that was destroyed because nothing lay under it any longer is needed as long as
+    /// something does in the store as it was restored: the next rotation of branch keys destroys it.
     async fn destroyed_again(&self, taken: &Taken) -> Result<Option<RowWrite>> {
         let Some(stored) = self.store.find(&self.identity(taken)).await? else { return Ok(None) };
         let row = stored.row;
-        if row.name != taken.name || row.generation >= taken.generation {
+        if row.name != taken.name || row.state == KeyState::Destroyed {
+            return Ok(None);
+        }
+        if taken.kind == KeyKind::Branch && self.is_parent(&row.identity).await? {
             return Ok(None);
         }
         let mut write = destroyed(&row)?;
-        write.row.generation = taken.generation;
+        write.row.generation = write.row.generation.max(taken.generation);
         Ok(Some(write))
     }
 
@@ -209,7 +286,13 @@ impl RegionKeys {
             let through = head.as_ref().map_or(0, |head| head.number);
             let entry = self.ledger.sign(&Replayed { incarnation: incarnation.to_string(), through }).await?;
             let region = self.place.region.clone();
-            let write = Write { region, rows: Vec::new(), entry: Some(entry), incarnation: renewed };
+            let write = Write {
+                region,
+                rows: Vec::new(),
+                entry: Some(entry),
+                buried: Vec::new(),
+                incarnation: renewed,
+            };
             if let Written::Done { .. } = self.store.write(&write).await? {
                 return Ok(());
             }

@@ -5,6 +5,7 @@
 //! every copy of every edition; a leaf that was erased wraps nothing again.
 
 use super::leaf::{LeafOf, SealingLeaf};
+use super::lease::Known;
 use super::wrapped::LeafRef;
 use super::{Keyring, managing};
 use crate::audit::{Event, EventKind};
@@ -26,7 +27,7 @@ impl Keyring {
     ) -> Result<Vec<Result<Option<SealingLeaf>>>> {
         managing(&permit)?;
         let region = self.region(&permit.home().region)?;
-        region.check_use(permit.scope(), true).await?;
+        let known = region.check_use(permit.scope(), true).await?;
         let event = Event::new(EventKind::Rotate)
             .action(permit.action())
             .region(&region.place.region)
@@ -36,12 +37,17 @@ impl Keyring {
         self.audit.record(&[event]).await?;
         let mut found = Vec::with_capacity(leaves.len());
         for wrapped in leaves {
-            found.push(self.rewrapping_leaf(&permit, wrapped).await);
+            found.push(self.rewrapping_leaf(&permit, &known, wrapped).await);
         }
         Ok(found)
     }
 
-    async fn rewrapping_leaf(&self, permit: &Permit, wrapped: &LeafOf) -> Result<Option<SealingLeaf>> {
+    async fn rewrapping_leaf(
+        &self,
+        permit: &Permit,
+        known: &Known,
+        wrapped: &LeafOf,
+    ) -> Result<Option<SealingLeaf>> {
         let region = self.region(&permit.home().region)?;
         let key = region.sealing_key(permit.scope(), wrapped.period).await?;
         if key.name == wrapped.leaf.key {
@@ -50,7 +56,7 @@ impl Keyring {
         self.note_use(permit, &key).await?;
         let number = wrapped.leaf.leaf;
         let secret = region.leaf(&key, number, Some(&wrapped.subject)).await?;
-        let lease = region.lease(&key, number, Some(wrapped.subject), true);
+        let lease = region.lease(known, &key, number, Some(wrapped.subject), true);
         let leaf = LeafRef { key: key.name, leaf: number };
         Ok(Some(SealingLeaf::new(leaf, secret, lease, self.randomness.clone())))
     }

@@ -3,19 +3,25 @@
 //! Each row is one compare-and-set write, and each step can be done again: whoever was stopped in the middle starts over
 //! and finds done what was done.
 
+use std::collections::BTreeSet;
+
 use super::erase::{TRIES, destroyed};
-use super::region::RegionKeys;
+use super::region::{RegionKeys, is_of_tenant};
+use super::tenant::parent;
 use super::tombstone::{Cause, Destroyed, Taken};
 use super::{Keyring, managing};
 use crate::audit::{Event, EventKind};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::guard::Permit;
+use crate::kms::Custody;
 use crate::ledger::overtaken;
 use crate::observe;
 use crate::period::Period;
 use crate::scope::{Scope, TenantId};
-use crate::store::{KeyIdentity, KeyRow, KeySlot, KeyState, RowFilter, RowWrite, StoredKey, Written};
+use crate::store::{
+    KeyIdentity, KeyRow, KeySlot, KeyState, KeyStore, RowFilter, RowWrite, StoredKey, Written,
+};
 
 /// How many rows are read at once.
 pub(super) const ROWS: u32 = 1_000;
@@ -36,6 +42,40 @@ pub struct RotationReport {
     pub destroyed: usize,
     /// New versions of root keys, by their ids.
     pub roots: Vec<String>,
+    /// Tenants with custody of their own whose key services did not answer, denied, or are not configured here: their keys
+    /// are as they were.
+    pub without: BTreeSet<TenantId>,
+}
+
+/// Rows as they stood when their page was read.
+pub(super) struct Pages<'a> {
+    store: &'a dyn KeyStore,
+    filter: RowFilter,
+    after: Option<KeyIdentity>,
+}
+
+impl Pages<'_> {
+    /// The next of them; none behind the last.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<StoredKey>>> {
+        let page = self.store.load_many(&self.filter, self.after.as_ref(), ROWS).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        self.after = Some(last.row.identity.clone());
+        Ok(Some(page))
+    }
+}
+
+impl RotationReport {
+    /// What came of a key of this owner; nothing, where it failed by key services of a tenant's own.
+    fn unless_of_tenant<T: Default>(&mut self, owner: &TenantId, result: Result<T>) -> Result<T> {
+        match result {
+            Err(error) if is_of_tenant(owner, &error) => {
+                tracing::warn!(code = %error.code(), "the keys of a tenant with custody of its own stay as they are");
+                self.without.insert(owner.clone());
+                Ok(T::default())
+            }
+            result => result,
+        }
+    }
 }
 
 impl Keyring {
@@ -50,20 +90,17 @@ impl Keyring {
         region.check_use(permit.scope(), true).await?;
         let now = self.clock.now().micros();
         let mut report = RotationReport::default();
-        let filter = region.rows(KeyKind::Tenant, Some(&permit.scope().tenant));
         let mut slots: Vec<KeySlot> = Vec::new();
-        region
-            .each_row(&filter, async |row| {
-                let slot = &row.identity.slot;
-                if slot.scope == *permit.scope()
-                    && slot.period.bounds().end > now
-                    && slots.last() != Some(slot)
-                {
-                    slots.push(slot.clone());
+        let mut pages = region.pages(KeyKind::Tenant, Some(&permit.scope().tenant));
+        while let Some(page) = pages.next().await? {
+            for StoredKey { row, .. } in page {
+                let slot = row.identity.slot;
+                let concerned = slot.scope == *permit.scope() && slot.period.bounds().end > now;
+                if concerned && slots.last() != Some(&slot) {
+                    slots.push(slot);
                 }
-                Ok(())
-            })
-            .await?;
+            }
+        }
         for slot in slots {
             self.note_rotation(region, &permit, &slot.scope, "tenant-key").await?;
             report.made += usize::from(region.rotate_slot(&slot).await?);
@@ -92,15 +129,16 @@ impl Keyring {
                 Err(error) => return Err(error),
             }
         }
-        let filter = region.rows(KeyKind::Branch, None);
-        region
-            .each_row(&filter, async |row| {
+        let mut pages = region.pages(KeyKind::Branch, None);
+        while let Some(page) = pages.next().await? {
+            for StoredKey { row, .. } in page {
                 if row.state != KeyState::Destroyed {
-                    report.rewrapped += usize::from(region.rewrap_branch(&row.identity).await?);
+                    let owner = &row.identity.slot.scope.tenant;
+                    let rewrapped = region.rewrap_branch(&row.identity).await;
+                    report.rewrapped += usize::from(report.unless_of_tenant(owner, rewrapped)?);
                 }
-                Ok(())
-            })
-            .await?;
+            }
+        }
         observe::rewrote("root-rotation", report.rewrapped);
         Ok(report)
     }
@@ -118,30 +156,30 @@ impl Keyring {
         self.note_rotation(region, &permit, &Scope::of_region(), "branch-key").await?;
         let mut report = RotationReport::default();
         let now = self.clock.now().micros();
-        let filter = region.rows(KeyKind::Branch, None);
         let mut owners: Vec<(TenantId, Period)> = Vec::new();
-        region
-            .each_row(&filter, async |row| {
-                let slot = &row.identity.slot;
-                let owner = (slot.scope.tenant.clone(), slot.period);
+        let mut pages = region.pages(KeyKind::Branch, None);
+        while let Some(page) = pages.next().await? {
+            for StoredKey { row, .. } in page {
+                let slot = row.identity.slot;
+                let owner = (slot.scope.tenant, slot.period);
                 if owners.last() != Some(&owner) {
                     owners.push(owner);
                 }
-                Ok(())
-            })
-            .await?;
-        if anew {
-            for (owner, month) in owners.iter().filter(|(_, month)| month.bounds().end > now) {
-                report.made += usize::from(region.follow_branch(owner, *month).await?);
             }
         }
-        let filter = region.rows(KeyKind::Tenant, None);
-        region
-            .each_page(&filter, async |page| {
-                report.rewrapped += region.reseal_all(page).await?;
-                Ok(())
-            })
-            .await?;
+        if anew {
+            for (owner, month) in owners.iter().filter(|(_, month)| month.bounds().end > now) {
+                if region.custodies.get(owner).is_some_and(|custody| !custody.seals()) {
+                    continue;
+                }
+                let followed = region.follow_branch(owner, *month).await;
+                report.made += usize::from(report.unless_of_tenant(owner, followed)?);
+            }
+        }
+        let mut pages = region.pages(KeyKind::Tenant, None);
+        while let Some(page) = pages.next().await? {
+            region.reseal_all(page, &mut report).await?;
+        }
         for (owner, month) in owners {
             report.destroyed += region.destroy_unused_branches(&owner, month).await?;
         }
@@ -160,15 +198,12 @@ impl Keyring {
         let region = self.region(&permit.home().region)?;
         region.catch_up().await?;
         let mut below = 0;
-        let filter = region.rows(KeyKind::Branch, None);
-        region
-            .each_row(&filter, async |row| {
-                let custody = region.custody_of(&row.identity.slot.scope.tenant)?;
-                below +=
-                    usize::from(row.state != KeyState::Destroyed && custody.names_root(&row.sealed, root)?);
-                Ok(())
-            })
-            .await?;
+        let mut pages = region.pages(KeyKind::Branch, None);
+        while let Some(page) = pages.next().await? {
+            for StoredKey { row, .. } in &page {
+                below += usize::from(row.state != KeyState::Destroyed && region.lies_under(row, root)?);
+            }
+        }
         if below > 0 {
             return Err(Error::new(
                 Code::ArgumentInvalid,
@@ -205,47 +240,16 @@ impl Keyring {
 }
 
 impl RegionKeys {
-    pub(super) fn rows(&self, kind: KeyKind, tenant: Option<&TenantId>) -> RowFilter {
-        RowFilter { region: self.place.region.clone(), kind, period: None, tenant: tenant.cloned() }
-    }
-
-    /// Visits rows as they stood when their page was read.
-    pub(super) async fn each_row(
-        &self,
-        filter: &RowFilter,
-        mut visit: impl AsyncFnMut(&KeyRow) -> Result<()>,
-    ) -> Result<()> {
-        self.each_page(filter, async |page| {
-            for stored in &page {
-                visit(&stored.row).await?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn each_page(
-        &self,
-        filter: &RowFilter,
-        mut visit: impl AsyncFnMut(Vec<StoredKey>) -> Result<()>,
-    ) -> Result<()> {
-        let mut after: Option<KeyIdentity> = None;
-        loop {
-            let page = self.store.load_many(filter, after.as_ref(), ROWS).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.row.identity.clone());
-            visit(page).await?;
-        }
+    /// The rows of a kind: of the whole region, or of a tenant.
+    pub(super) fn pages(&self, kind: KeyKind, tenant: Option<&TenantId>) -> Pages<'_> {
+        let region = self.place.region.clone();
+        let filter = RowFilter { region, kind, period: None, tenant: tenant.cloned() };
+        Pages { store: &*self.store, filter, after: None }
     }
 
     /// Writes rows; whether nobody was faster.
     pub(super) async fn written(&self, rows: Vec<RowWrite>) -> Result<bool> {
-        let slots: Vec<_> = rows.iter().map(|row| row.row.identity.slot.clone()).collect();
-        let written = self.ledger.write(rows, None).await?;
-        for slot in &slots {
-            self.forget(slot).await;
-        }
-        Ok(matches!(written, Written::Done { .. }))
+        Ok(matches!(self.write(rows, Vec::new(), None).await?, Written::Done { .. }))
     }
 
     /// A new version of a slot's key, and the old one for opening alone, in one write.
@@ -307,22 +311,27 @@ impl RegionKeys {
 
     /// Seals the tenant keys of a page under the branch keys that seal today, where they are not. Many in one write: a
     /// write is made durable, and old bytes are scrubbed, once for all of them.
-    async fn reseal_all(&self, page: Vec<StoredKey>) -> Result<usize> {
-        let (mut count, mut writes, mut bytes) = (0, Vec::new(), 0);
+    async fn reseal_all(&self, page: Vec<StoredKey>, report: &mut RotationReport) -> Result<()> {
+        let (mut writes, mut bytes) = (Vec::new(), 0);
         for stored in page {
             if stored.row.state == KeyState::Destroyed {
                 continue;
             }
-            if let Some(row) = self.resealed_today(stored.standing()?).await? {
+            // A key lies under the branch key of its tenant, or is to.
+            let (tenant, today) = (parent(&stored.row).0, self.owner_of(&stored.row.identity.slot.scope));
+            let owner = if tenant == TenantId::REGION { today } else { tenant };
+            let resealed = self.resealed_today(stored.standing()?).await;
+            if let Some(row) = report.unless_of_tenant(&owner, resealed)? {
                 bytes += row.row.sealed.len();
                 writes.push(row);
             }
             if writes.len() >= RESEALED_ROWS || bytes >= RESEALED_BYTES {
-                count += self.reseal_together(std::mem::take(&mut writes)).await?;
+                report.rewrapped += self.reseal_together(std::mem::take(&mut writes)).await?;
                 bytes = 0;
             }
         }
-        Ok(count + self.reseal_together(writes).await?)
+        report.rewrapped += self.reseal_together(writes).await?;
+        Ok(())
     }
 
     /// Writes these rows together; one by one where somebody changed one of them since it was read.
@@ -366,48 +375,46 @@ impl RegionKeys {
         Err(overtaken(&self.place.region))
     }
 
-    /// Destroys the branch keys of a month that are followed by newer ones and that no tenant key lies under.
+    /// Destroys the branch keys of a month that nothing is sealed under any longer, because newer ones follow them or their
+    /// tenant has no custody of its own now, and that no tenant key lies under.
     async fn destroy_unused_branches(&self, owner: &TenantId, month: Period) -> Result<usize> {
+        let seals = *owner == TenantId::REGION || self.custodies.get(owner).is_some_and(Custody::seals);
         let slot = KeySlot::branch(&self.place.region, owner, month);
         let mut destroyed_keys = 0;
         for stored in self.store.versions(&slot).await? {
             let row = stored.standing()?;
-            if row.state != KeyState::DecryptOnly || self.is_parent(&row.identity).await? {
+            let unused = row.state == KeyState::DecryptOnly || row.state == KeyState::Active && !seals;
+            if !unused || self.is_parent(&row.identity).await? {
                 continue;
             }
             let write = destroyed(&row)?;
             let tombstone = Destroyed { cause: Cause::Disuse, keys: vec![Taken::of(&write.row)] };
             let entry = self.ledger.sign(&tombstone).await?;
-            let written = self.ledger.write(vec![write], Some(entry)).await?;
-            self.forget(&slot).await;
-            // If somebody was faster, the next run finds what is left.
+            let written = self.write(vec![write], Vec::new(), Some(entry)).await?;
+            // If somebody was faster, or sealed something under it meanwhile, the next run finds what is left.
             destroyed_keys += usize::from(matches!(written, Written::Done { .. }));
         }
         Ok(destroyed_keys)
     }
 
-    /// Whether any tenant key lies under this branch key.
-    async fn is_parent(&self, branch: &KeyIdentity) -> Result<bool> {
+    /// Whether any tenant key lies under this branch key, as far as could be seen; the store looks again when it is written.
+    pub(super) async fn is_parent(&self, branch: &KeyIdentity) -> Result<bool> {
         let owner = &branch.slot.scope.tenant;
         let tenant = (*owner != TenantId::REGION).then_some(owner);
-        let mut found = false;
-        self.each_row(&self.rows(KeyKind::Tenant, tenant), async |row| {
-            let slot = &row.identity.slot;
-            let parent = super::tenant::parent(row);
-            found |= row.state != KeyState::Destroyed
-                && slot.period.month() == branch.slot.period
-                && parent == (owner.clone(), branch.version);
-            Ok(())
-        })
-        .await?;
-        // Posts' keys of the month lie under it too.
-        self.each_row(&self.rows(KeyKind::Post, tenant), async |row| {
+        let lies_under = |row: &KeyRow| {
             let same = row.identity.slot.period.month() == branch.slot.period;
-            found |= row.state != KeyState::Destroyed && same && row.parent_version == branch.version;
-            Ok(())
-        })
-        .await?;
-        Ok(found)
+            row.state != KeyState::Destroyed && same && parent(row) == (owner.clone(), branch.version)
+        };
+        // Posts' keys of the month lie under it too.
+        for kind in [KeyKind::Tenant, KeyKind::Post] {
+            let mut pages = self.pages(kind, tenant);
+            while let Some(page) = pages.next().await? {
+                if page.iter().any(|stored| lies_under(&stored.row)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -102,6 +102,8 @@ where
         }
         observe::looked_up(self.what, false);
         let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
+        // How much had been made stale when it was loaded here, if it was.
+        let mut loaded = None;
         let computed = self
             .entries
             .entry(key.clone())
@@ -117,6 +119,7 @@ where
                 let staled = since.unwrap_or_else(|| self.staled());
                 match Box::pin(load(before.clone())).await {
                     Ok(value) => {
+                        loaded = Some(staled);
                         let stale = self.staled() != staled;
                         let stale = Arc::new(AtomicBool::new(stale));
                         Op::Put(Entry { value: Some(Arc::new(value)), stale, failed: None })
@@ -132,6 +135,10 @@ where
         let Some(entry) = computed.into_entry().map(moka::Entry::into_value) else {
             return Err(Error::new(Code::StoreUnavailable, "a key was loaded and was not there"));
         };
+        // Between the look above and the entry's being there, whoever makes stale finds the one before it.
+        if loaded.is_some_and(|staled| staled != self.staled()) {
+            entry.stale.store(true, Ordering::SeqCst);
+        }
         match entry {
             Entry { failed: Some((error, _)), .. } => Err(shared(&error)),
             Entry { value: Some(value), .. } => Ok(value),

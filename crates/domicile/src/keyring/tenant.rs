@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::branch::{BranchKey, event, rolled_back, sealing_no_longer, unverified};
 use super::commitment::{commit, committed, name_and_commit};
 use super::region::RegionKeys;
-use super::tombstone::{Cause, Destroyed, Erased, Subject, Taken};
+use super::tombstone::{Cause, Destroyed, Erased, Subject};
 use crate::audit::EventKind;
 use crate::error::{Class, Code, Error, Result};
 use crate::ledger::content;
@@ -79,11 +79,14 @@ impl SlotKey {
     }
 }
 
+/// How often branch keys may be destroyed while a key is made.
+pub(super) const ORPHANS_MAX: u32 = 8;
+
 impl RegionKeys {
     /// The key that seals in this slot; made if there is none.
     pub(super) async fn sealing_key(&self, scope: &Scope, period: Period) -> Result<Arc<TenantKey>> {
         let slot = KeySlot::tenant(&self.place.region, scope, period);
-        for _ in 0..2 {
+        for _ in 0..ORPHANS_MAX {
             match self.slot(scope, period).await?.newest() {
                 Some(key) => {
                     let key = key?.clone();
@@ -232,9 +235,12 @@ impl RegionKeys {
     async fn generate_tenant_key(&self, slot: KeySlot) -> Result<()> {
         let (scope, period) = (slot.scope.clone(), slot.period);
         let row = self.new_tenant_key(KeyIdentity { slot, version: 1 }).await?;
-        // Whether it is ours or another's that was faster: what stands is loaded.
-        let (Inserted::Ours | Inserted::Theirs(_)) = self.store.insert(&row).await?;
-        self.slots.stale(&(scope, period)).await;
+        match self.store.insert(&row).await? {
+            // Whether it is ours or another's that was faster: what stands is loaded.
+            Inserted::Ours | Inserted::Theirs(_) => self.slots.stale(&(scope, period)).await,
+            // Another branch key seals by now than the one that was at hand.
+            Inserted::Orphan => self.forget(&self.branch_of(&row.identity.slot)).await,
+        }
         Ok(())
     }
 
@@ -346,7 +352,7 @@ impl RegionKeys {
         let Some(floor) = stored.and_then(|stored| stored.floor) else { return Ok(unproved()) };
         let Some(statement) = self.ledger.entry(floor.entry).await? else { return Ok(unproved()) };
         let tombstone: Destroyed = content(&statement)?;
-        if !tombstone.keys.contains(&Taken::of(row)) {
+        if !tombstone.keys.iter().any(|taken| taken.took(row)) {
             return Ok(unproved());
         }
         let why = match tombstone.cause {

@@ -58,6 +58,13 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    /// Whether this is about the key of a row, and no later than it: a row that was written again before a restored store was
+    /// made good has a higher generation than its tombstone.
+    pub(crate) fn took(&self, row: &KeyRow) -> bool {
+        let generation = self.generation;
+        generation <= row.generation && *self == Taken { generation, ..Self::of(row) }
+    }
+
     /// The key of a row, as the write that takes from it leaves it.
     pub(crate) fn of(row: &KeyRow) -> Self {
         let KeyIdentity { slot, version } = &row.identity;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 
-use super::region::RegionKeys;
+use super::region::{RegionKeys, is_of_tenant};
 use super::rotate::ROWS;
 use super::tenant::{SlotKeys, parent};
 use super::{Keyring, region_permit};
@@ -45,7 +45,12 @@ impl Keyring {
         let region = self.region(&permit.home().region)?;
         region.catch_up().await?;
         let mut warming = Warming { region, period, away: BTreeSet::new(), scopes: 0 };
-        let filter = RowFilter { period: Some(period), ..region.rows(KeyKind::Tenant, None) };
+        let filter = RowFilter {
+            region: region.place.region.clone(),
+            kind: KeyKind::Tenant,
+            period: Some(period),
+            tenant: None,
+        };
         let mut after: Option<KeyIdentity> = None;
         // The versions of one slot, which may stand on two pages; and what had been made stale before they were read.
         let (mut slot, mut since): (Vec<StoredKey>, _) = (Vec::new(), 0);
@@ -90,7 +95,7 @@ impl Warming<'_> {
         let key = (slot.scope.clone(), self.period);
         match region.slots.get_since(&key, Some(since), |keys| region.are_usable(keys), load).await {
             Ok(_) => self.scopes += 1,
-            Err(error) if own && matches!(error.code(), Code::KmsUnavailable | Code::KmsDenied) => {
+            Err(error) if own && is_of_tenant(tenant, &error) => {
                 tracing::warn!(code = %error.code(), "the keys of a tenant with custody of its own are not at hand");
                 self.away.insert(tenant.clone());
             }

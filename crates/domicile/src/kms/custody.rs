@@ -52,6 +52,8 @@ pub struct Holder {
 pub struct Custody {
     agreement: Agreement,
     holders: Vec<Holder>,
+    /// New keys are sealed elsewhere.
+    opens_only: bool,
 }
 
 impl Custody {
@@ -61,7 +63,11 @@ impl Custody {
     /// One key service alone.
     #[must_use]
     pub fn one(kms: Arc<dyn Kms>) -> Self {
-        Self { agreement: Agreement::Any, holders: vec![Holder { name: "kms".to_owned(), kms }] }
+        Self {
+            agreement: Agreement::Any,
+            holders: vec![Holder { name: "kms".to_owned(), kms }],
+            opens_only: false,
+        }
     }
 
     /// Several key services.
@@ -77,7 +83,19 @@ impl Custody {
             return Err(Error::new(Code::ConfigInvalid, "these cannot hold a key together")
                 .rule(format!("a key has 1 to {} holders, each with a name of its own", Self::HOLDERS_MAX)));
         }
-        Ok(Self { agreement, holders })
+        Ok(Self { agreement, holders, opens_only: false })
+    }
+
+    /// The same for a tenant that had custody of its own and has it no longer: what lies under its branch keys opens, and
+    /// goes to the region's with the next rotation of branch keys.
+    #[must_use]
+    pub fn opening_only(self) -> Self {
+        Self { opens_only: true, ..self }
+    }
+
+    /// Whether new keys are sealed under the branch keys of these holders.
+    pub(crate) fn seals(&self) -> bool {
+        !self.opens_only
     }
 
     /// Who must agree.
@@ -204,14 +222,14 @@ impl Custody {
         Ok(true)
     }
 
-    /// Whether any wrap of a row lies under this root, or may.
-    pub(crate) fn names_root(&self, sealed: &[u8], root: &str) -> Result<bool> {
+    /// Whether any wrap of a row lies under this root, or may; for rows of others, whether one says so.
+    pub(crate) fn names_root(&self, sealed: &[u8], root: &str, own: bool) -> Result<bool> {
         let wraps = match decode(sealed).map_err(|source| unverified().because(source))? {
             Wraps::One(wrap) => vec![wrap],
             Wraps::Any(wraps) | Wraps::All(wraps, _) => wraps.into_iter().map(|(_, wrap)| wrap).collect(),
         };
         let roots = |wrap: &Vec<u8>| self.holders.iter().find_map(|holder| holder.kms.root_of(wrap));
-        Ok(wraps.iter().any(|wrap| roots(wrap).is_none_or(|named| named == root)))
+        Ok(wraps.iter().any(|wrap| roots(wrap).map_or(own, |named| named == root)))
     }
 
     /// Opens a branch key, as its row says who must agree.

@@ -16,7 +16,7 @@ use crate::engine::Unverified;
 use crate::error::{Code, Error, Result};
 use crate::kms::{Kms, VerifyingKey};
 use crate::region::Region;
-use crate::store::{KeyStore, LedgerEntry, RowWrite, Write, Written};
+use crate::store::{Buried, KeyStore, LedgerEntry, RowWrite, Write, Written};
 use crate::time::Clock;
 use crate::wire::Malformed;
 
@@ -92,7 +92,18 @@ impl Ledger {
 
     /// Writes rows and an entry: all, or nothing.
     pub(crate) async fn write(&self, rows: Vec<RowWrite>, entry: Option<LedgerEntry>) -> Result<Written> {
-        self.store.write(&Write { region: self.region.clone(), rows, entry, incarnation: None }).await
+        self.write_with(rows, Vec::new(), entry).await
+    }
+
+    /// Writes rows and an entry, which is a tombstone of further keys too: all, or nothing.
+    pub(crate) async fn write_with(
+        &self,
+        rows: Vec<RowWrite>,
+        buried: Vec<Buried>,
+        entry: Option<LedgerEntry>,
+    ) -> Result<Written> {
+        let write = Write { region: self.region.clone(), rows, entry, buried, incarnation: None };
+        self.store.write(&write).await
     }
 
     /// Whether this is what the region signed as this entry.

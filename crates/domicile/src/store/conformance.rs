@@ -4,8 +4,8 @@
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a conformance suite is a test")]
 
 use super::{
-    Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState,
-    KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
+    Buried, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot,
+    KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::context::KeyKind;
@@ -35,13 +35,24 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
     };
 
     let plain = |row: KeyRow| Some(StoredKey { row, floor: None });
+    let branch = |version: u32| KeyRow {
+        identity: KeyIdentity {
+            slot: KeySlot::branch(&region, &crate::scope::TenantId::REGION, period),
+            version,
+        },
+        parent_version: 0,
+        ..row(version, 0x40 + u8::try_from(version).unwrap_or(0))
+    };
 
     assert_eq!(store.newest(&slot).await?, None, "an empty store has no keys");
     let empty = store.mark().await?;
+    assert!(matches!(store.insert(&row(1, 1)).await?, Inserted::Orphan), "a key lies under a branch key");
+    assert_eq!(store.newest(&slot).await?, None, "or is not written");
+    assert!(matches!(store.insert(&branch(1)).await?, Inserted::Ours));
     assert!(matches!(store.insert(&row(1, 1)).await?, Inserted::Ours));
     match store.insert(&row(1, 2)).await? {
         Inserted::Theirs(first) => assert_eq!(first.row, row(1, 1), "the first row of an identity wins"),
-        Inserted::Ours => panic!("a second row of one identity was written"),
+        other => panic!("a second row of one identity was written: {other:?}"),
     }
     assert!(store.insert(&row(3, 1)).await.is_err(), "two keys do not share a name");
     assert!(matches!(store.insert(&row(2, 2)).await?, Inserted::Ours));
@@ -52,13 +63,14 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
     assert_eq!(store.find(&row(9, 9).identity).await?, None);
     assert_eq!(store.named(KeyName([2; 16])).await?, plain(row(2, 2)));
     assert_eq!(store.named(KeyName([9; 16])).await?, None);
-    let other = KeySlot::branch(&region, &crate::scope::TenantId::REGION, period);
+    let other = KeySlot::post(&region, period);
     assert_eq!(store.newest(&other).await?, None, "slots of other kinds are others");
     let mark = store.mark().await?;
     assert_eq!(mark.incarnation, empty.incarnation);
     assert!(mark.inserts >= empty.inserts + 2, "every insert is counted");
 
     compare_and_set(store, &row(1, 1), &row(3, 3)).await?;
+    branches(store, &branch(1), &branch(2), &row(4, 4)).await?;
 
     let (first, second) = (store.next_writer().await?, store.next_writer().await?);
     assert!(first < second, "a writer number is given once");
@@ -97,6 +109,7 @@ async fn compare_and_set(store: &dyn KeyStore, standing: &KeyRow, fresh: &KeyRow
         region: region.clone(),
         rows,
         entry,
+        buried: Vec::new(),
         incarnation: None,
     };
     let set = |row: KeyRow, replaces: Option<u64>| RowWrite {
@@ -167,12 +180,79 @@ async fn compare_and_set(store: &dyn KeyStore, standing: &KeyRow, fresh: &KeyRow
     assert_eq!(Some(&behind[..]), all.get(1..2), "pages follow each other");
     let nobody = RowFilter { tenant: Some("nobody".parse()?), ..filter.clone() };
     assert_eq!(store.load_many(&nobody, None, 100).await?, []);
-    assert_eq!(store.load_many(&RowFilter { kind: KeyKind::Branch, ..filter }, None, 100).await?, []);
+    assert_eq!(store.load_many(&RowFilter { kind: KeyKind::Post, ..filter }, None, 100).await?, []);
+
+    // A tombstone that is taken up late lowers no floor, and one of a row that stays as it is counts.
+    let bury = |generation: u64, number: u64| Write {
+        buried: vec![Buried { name: standing.name, generation, leaves: vec![LeafNumber(9)] }],
+        ..write(vec![], Some(entry(number)))
+    };
+    assert!(matches!(store.write(&bury(1, 3)).await?, Written::Done { .. }));
+    assert_eq!(store.named(standing.name).await?, Some(StoredKey { row: replaced(3), floor }));
+    assert_eq!(store.tombstone(standing.name, LeafNumber(9)).await?, Some(3));
+    assert!(matches!(store.write(&bury(4, 4)).await?, Written::Done { .. }));
+    let floor = Some(Floor { generation: 4, entry: 4 });
+    let buried = StoredKey { row: replaced(3), floor };
+    assert_eq!(store.named(standing.name).await?, Some(buried.clone()));
+    assert!(buried.standing().is_err(), "what is buried is an old row");
 
     let reborn = Write { incarnation: Some([9; 16]), ..write(vec![], None) };
     assert!(matches!(store.write(&reborn).await?, Written::Done { .. }));
     let reborn = Incarnation { id: [9; 16], ..before.incarnation };
     assert_eq!(store.mark().await?.incarnation, reborn, "another id, on the same server");
+    Ok(())
+}
+
+/// What lies under a branch key, and how it ends.
+async fn branches(store: &dyn KeyStore, old: &KeyRow, new: &KeyRow, fresh: &KeyRow) -> Result<()> {
+    let region = old.identity.slot.region.clone();
+    let rows = |rows: Vec<(KeyRow, Option<u64>)>| Write {
+        region: region.clone(),
+        rows: rows
+            .into_iter()
+            .map(|(row, replaces)| RowWrite { row, replaces, buries: false, leaves: Vec::new() })
+            .collect(),
+        entry: None,
+        buried: Vec::new(),
+        incarnation: None,
+    };
+    let destroyed = KeyRow { generation: 2, state: KeyState::Destroyed, sealed: Vec::new(), ..old.clone() };
+    let end = rows(vec![(destroyed, Some(1))]);
+    assert_eq!(store.write(&end).await?, Written::Overtaken, "three keys lie under it");
+    assert_eq!(store.find(&old.identity).await?.map(|stored| stored.row), Some(old.clone()));
+
+    // Under a branch key of the same version that is the tenant's own, there is nothing.
+    let own = KeyRow { parent_version: fresh.parent_version | KeyRow::OWN_BRANCH, ..fresh.clone() };
+    assert!(matches!(store.insert(&own).await?, Inserted::Orphan));
+    assert!(matches!(store.insert(new).await?, Inserted::Ours));
+    let week = KeyRow {
+        identity: KeyIdentity {
+            slot: KeySlot { period: "2026-W48".parse()?, ..fresh.identity.slot.clone() },
+            version: 1,
+        },
+        name: KeyName([0x51; 16]),
+        ..fresh.clone()
+    };
+    assert!(
+        matches!(store.insert(&week).await?, Inserted::Ours),
+        "weeks lie under the month of their Monday"
+    );
+    for stored in store.versions(&fresh.identity.slot).await? {
+        let (replaces, row) = (stored.row.generation, stored.row);
+        let row = KeyRow { generation: replaces + 1, parent_version: 2, ..row };
+        assert!(matches!(store.write(&rows(vec![(row, Some(replaces))])).await?, Written::Done { .. }));
+    }
+    assert_eq!(store.write(&end).await?, Written::Overtaken, "the week's key lies under it");
+    let moved = KeyRow { generation: 2, parent_version: 2, ..week.clone() };
+    assert!(matches!(store.write(&rows(vec![(moved.clone(), Some(1))])).await?, Written::Done { .. }));
+    assert!(matches!(store.write(&end).await?, Written::Done { .. }), "now nothing does");
+
+    let back = KeyRow { generation: 3, parent_version: 1, ..moved };
+    assert_eq!(store.write(&rows(vec![(back, Some(2))])).await?, Written::Overtaken, "nor ever will");
+    assert!(matches!(store.insert(fresh).await?, Inserted::Orphan));
+    let again = rows(vec![(fresh.clone(), None)]);
+    assert_eq!(store.write(&again).await?, Written::Overtaken);
+    assert_eq!(store.find(&fresh.identity).await?, None);
     Ok(())
 }
 

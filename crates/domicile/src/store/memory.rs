@@ -7,10 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Change, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot,
-    KeyStore, LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
+    Buried, Change, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow,
+    KeySlot, KeyState, KeyStore, LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
+use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, Types};
 use crate::puncture::LeafNumber;
@@ -93,6 +94,28 @@ impl Contents {
         StoredKey { row: row.clone(), floor: self.floors.get(&row.name).copied() }
     }
 
+    /// Whether the branch key that a row is sealed under stands, if it has one.
+    fn has_parent(&self, row: &KeyRow) -> bool {
+        let stands =
+            |branch: KeyIdentity| self.row(&branch).is_some_and(|branch| branch.state != KeyState::Destroyed);
+        row.stands_on().is_none_or(stands)
+    }
+
+    fn is_childless(&self, branch: &KeyIdentity) -> bool {
+        let mut rows = self.keys.values().flat_map(BTreeMap::values);
+        !rows.any(|row| row.stands_on().as_ref() == Some(branch))
+    }
+
+    fn bury(&mut self, name: KeyName, generation: u64, entry: u64, leaves: &[LeafNumber]) {
+        let floor = self.floors.entry(name).or_insert(Floor { generation, entry });
+        if generation > floor.generation {
+            *floor = Floor { generation, entry };
+        }
+        for leaf in leaves {
+            self.tombstones.entry((name, *leaf)).or_insert(entry);
+        }
+    }
+
     fn changed(&mut self, region: &Region, slot: Option<&KeySlot>) {
         let number = self.changes.len() as u64 + 1;
         self.changes.push(Change { number, region: region.clone(), slot: slot.cloned() });
@@ -129,6 +152,9 @@ impl KeyStore for MemoryStore {
         if contents.names.contains_key(&row.name) {
             return Err(Error::new(Code::StoreUnavailable, "two keys have one name"));
         }
+        if !contents.has_parent(row) {
+            return Ok(Inserted::Orphan);
+        }
         contents.put(row.clone());
         contents.inserts += 1;
         Ok(Inserted::Ours)
@@ -138,7 +164,11 @@ impl KeyStore for MemoryStore {
         let mut contents = self.contents();
         let stands = write.rows.iter().all(|row| {
             let standing = contents.row(&row.row.identity).map(|standing| standing.generation);
+            let buries_branch =
+                row.row.identity.slot.kind == KeyKind::Branch && row.row.state == KeyState::Destroyed;
             standing == row.replaces
+                && contents.has_parent(&row.row)
+                && (!buries_branch || contents.is_childless(&row.row.identity))
         });
         let next = write.entry.as_ref().is_none_or(|entry| contents.is_next(&write.region, entry));
         if !stands || !next {
@@ -153,11 +183,12 @@ impl KeyStore for MemoryStore {
             contents.inserts += u64::from(row.replaces.is_none());
             contents.changed(&write.region, Some(&row.row.identity.slot));
             if let Some(entry) = write.entry.as_ref().filter(|_| row.buries) {
-                let floor = Floor { generation: row.row.generation, entry: entry.number };
-                contents.floors.insert(row.row.name, floor);
-                for leaf in &row.leaves {
-                    contents.tombstones.entry((row.row.name, *leaf)).or_insert(entry.number);
-                }
+                contents.bury(row.row.name, row.row.generation, entry.number, &row.leaves);
+            }
+        }
+        for Buried { name, generation, leaves } in &write.buried {
+            if let Some(entry) = &write.entry {
+                contents.bury(*name, *generation, entry.number, leaves);
             }
         }
         contents.incarnation = write.incarnation.unwrap_or(contents.incarnation);

@@ -151,6 +151,8 @@ pub enum Inserted {
     Ours,
     /// Another process was first; this is its row.
     Theirs(Box<StoredKey>),
+    /// Nothing was written: the branch key that it is sealed under was destroyed, or is not there.
+    Orphan,
 }
 
 /// A row as the store gives it back, with the word of its newest tombstone.
@@ -220,6 +222,18 @@ pub struct LedgerEntry {
     pub signature: Vec<u8>,
 }
 
+/// A key of which something was taken, and whose row cannot be written, because nobody opens it: what the store has of it is
+/// an old row from now on, and is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buried {
+    /// The key.
+    pub name: KeyName,
+    /// The generation that its row has where it was written.
+    pub generation: u64,
+    /// The leaves that were taken; none where all of them were.
+    pub leaves: Vec<LeafNumber>,
+}
+
 /// Rows and an entry of the ledger that are written together, or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
@@ -229,6 +243,8 @@ pub struct Write {
     pub rows: Vec<RowWrite>,
     /// The entry, whose number must be the next.
     pub entry: Option<LedgerEntry>,
+    /// Keys that the entry is a tombstone of, though their rows stay as they are.
+    pub buried: Vec<Buried>,
     /// A new incarnation of the store, after a restore was made good.
     pub incarnation: Option<[u8; 16]>,
 }
@@ -304,7 +320,8 @@ pub struct RowFilter {
 ///
 /// Guarantees: what a write returned is durable; the first row of an identity wins and no later insert
 /// replaces it; a row is replaced only by a [`write`](Self::write) that names its generation, and then all of the
-/// write happens or nothing; the ledger only grows, by one entry after the other; changes are numbered in the order in which they
+/// write happens or nothing; no row is written under a branch key that is destroyed or not there, and none is destroyed that a
+/// row lies under, whoever writes at the same time; what was taken from a key is not given back by a later write; the ledger only grows, by one entry after the other; changes are numbered in the order in which they
 /// become visible, so that whoever asks for those since a number misses none; a writer number is given once, over all
 /// processes and restarts; audit events are kept in the order in which they were appended, and nothing changes or
 /// removes them. Everything is read from the primary.

@@ -153,6 +153,17 @@ impl KeyRow {
         (owner, self.parent_version & !Self::OWN_BRANCH)
     }
 
+    /// The branch key that must stand for this row to be of use; none of a branch key, and of what is destroyed.
+    #[must_use]
+    pub fn stands_on(&self) -> Option<KeyIdentity> {
+        if self.identity.slot.kind == KeyKind::Branch || self.state == KeyState::Destroyed {
+            return None;
+        }
+        let (owner, version) = self.parent();
+        let KeySlot { region, period, .. } = &self.identity.slot;
+        Some(KeyIdentity { slot: KeySlot::branch(region, &owner, period.month()), version })
+    }
+
     /// What is authenticated with a sealed key: everything in the row but the sealed key itself.
     #[must_use]
     pub fn associated(&self, label: &str) -> Vec<u8> {

@@ -56,6 +56,9 @@ pub(super) trait Sql: Send + Sync + fmt::Debug {
     /// Whether a transaction failed because another was in its way; nothing of it was written.
     fn is_conflict(&self, source: &sqlx::Error) -> bool;
 
+    /// What keeps a row that a statement reads from being changed until the statement's own work is durable.
+    const KEEP: &'static str;
+
     /// Has whoever else writes to this part of the store wait until the transaction ends.
     async fn serialise(&self, work: &mut Lease<'_, Self>, part: Part) -> Result<()>
     where
@@ -424,7 +427,10 @@ async fn keys<S: Sql>(store: &S, sql: &str, values: &[Value<'_>]) -> Result<Vec<
 }
 
 impl<S: Sql> Lease<'_, S> {
-    /// Writes one row, if what stands is what it replaces.
+    /// Writes one row, if what stands is what it replaces, and the branch key that it is sealed under stands.
+    ///
+    /// Of a branch key that is destroyed it is looked at first what lies under it, once nobody can write more there: whoever
+    /// inserts a row keeps its branch key as it is until the row is durable, and other writers take turns.
     async fn write_row(&mut self, write: &RowWrite) -> Result<bool> {
         let KeyRow { identity, generation, state, name, commitment, parent_version, sealed } = &write.row;
         let period = identity.slot.period.to_string();
@@ -443,21 +449,99 @@ impl<S: Sql> Lease<'_, S> {
             number(*parent_version),
             Value::Octets(sealed),
         ];
+        let stands_on = write.row.stands_on();
+        let month = stands_on.as_ref().map(|branch| branch.slot.period.to_string());
+        let mut stands = String::new();
+        if let (Some(branch), Some(month)) = (&stands_on, &month) {
+            let [kind, region, owner, record_type, month] = slot_values(&branch.slot, month);
+            values.extend([kind, region, owner, record_type, month, number(branch.version)]);
+            stands = format!(
+                "SELECT 1 AS stands FROM keys WHERE kind = $13 AND region = $14 AND tenant = $15 AND record_type = $16
+                 AND period = $17 AND version = $18 AND state <> {}",
+                KeyState::Destroyed.code()
+            );
+        }
         let sql = match write.replaces {
             None => {
-                "INSERT INTO keys (kind, region, tenant, record_type, period, version, generation, state, name,
-                 commitment, parent_version, sealed)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-                 ON CONFLICT (kind, region, tenant, record_type, period, version) DO NOTHING"
+                let new = if stands_on.is_some() {
+                    format!(
+                        "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM ({stands}{}) AS branch WHERE TRUE",
+                        S::KEEP
+                    )
+                } else {
+                    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)".to_owned()
+                };
+                format!(
+                    "INSERT INTO keys (kind, region, tenant, record_type, period, version, generation, state, name,
+                     commitment, parent_version, sealed) {new}
+                     ON CONFLICT (kind, region, tenant, record_type, period, version) DO NOTHING"
+                )
             }
             Some(replaced) => {
                 values.push(large(replaced)?);
-                "UPDATE keys SET generation = $7, state = $8, commitment = $10, parent_version = $11, sealed = $12
-                 WHERE kind = $1 AND region = $2 AND tenant = $3 AND record_type = $4 AND period = $5
-                 AND version = $6 AND name = $9 AND generation = $13"
+                let stands =
+                    if stands_on.is_some() { format!(" AND EXISTS ({stands})") } else { String::new() };
+                format!(
+                    "UPDATE keys SET generation = $7, state = $8, commitment = $10, parent_version = $11, sealed = $12
+                     WHERE kind = $1 AND region = $2 AND tenant = $3 AND record_type = $4 AND period = $5
+                     AND version = $6 AND name = $9 AND generation = ${}{stands}",
+                    values.len()
+                )
             }
         };
-        Ok(self.execute(sql, &values).await? == 1)
+        if self.execute(&sql, &values).await? != 1 {
+            return Ok(false);
+        }
+        let buries_branch = identity.slot.kind == KeyKind::Branch && *state == KeyState::Destroyed;
+        Ok(!buries_branch || self.is_childless(identity).await?)
+    }
+
+    /// Whether no row lies under a branch key.
+    async fn is_childless(&mut self, branch: &KeyIdentity) -> Result<bool> {
+        let KeySlot { region, scope, period, .. } = &branch.slot;
+        let own = scope.tenant != TenantId::REGION;
+        let parent_version = branch.version | if own { KeyRow::OWN_BRANCH } else { 0 };
+        let mut values =
+            vec![text(region.as_str()), number(parent_version), number(KeyState::Destroyed.code())];
+        let mut of = String::new();
+        if own {
+            values.push(text(scope.tenant.as_str()));
+            of = format!(" AND tenant = ${}", values.len());
+        }
+        // Texts of periods have no quotes.
+        let periods: Vec<_> = period.of_month().iter().map(|period| format!("'{period}'")).collect();
+        let sql = format!(
+            "SELECT 1 AS lies FROM keys WHERE kind IN ({}, {}) AND region = $1 AND parent_version = $2 AND state <> $3{of}
+             AND period IN ({}) LIMIT 1",
+            KeyKind::Tenant.code(),
+            KeyKind::Post.code(),
+            periods.join(", ")
+        );
+        Ok(self.rows(&sql, &values).await?.is_empty())
+    }
+
+    /// Raises the floor of a key, and says by which entry these leaves were taken.
+    async fn bury(
+        &mut self,
+        name: KeyName,
+        generation: u64,
+        entry: u64,
+        leaves: &[LeafNumber],
+    ) -> Result<()> {
+        let values = [Value::Octets(&name.0), large(generation)?, large(entry)?];
+        let sql = "INSERT INTO floors (name, generation, entry) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET generation = excluded.generation, entry = excluded.entry
+             WHERE excluded.generation > floors.generation";
+        self.execute(sql, &values).await?;
+        for leaf in leaves {
+            // Of several tombstones of one leaf, the first is the one that took it.
+            let sql = "INSERT INTO tombstones (name, leaf, entry) VALUES ($1, $2, $3)
+                 ON CONFLICT (name, leaf) DO NOTHING";
+            let leaf = leaf.0.to_be_bytes();
+            let values = [Value::Octets(&name.0), Value::Octets(&leaf), large(entry)?];
+            self.execute(sql, &values).await?;
+        }
+        Ok(())
     }
 
     async fn note_change(&mut self, region: &Region, slot: Option<&KeySlot>) -> Result<()> {
@@ -499,19 +583,12 @@ impl<S: Sql> Lease<'_, S> {
             }
             self.note_change(&write.region, Some(&row.row.identity.slot)).await?;
             if let Some(entry) = write.entry.as_ref().filter(|_| row.buries) {
-                let values =
-                    [Value::Octets(&row.row.name.0), large(row.row.generation)?, large(entry.number)?];
-                let sql = "INSERT INTO floors (name, generation, entry) VALUES ($1, $2, $3)
-                     ON CONFLICT (name) DO UPDATE SET generation = excluded.generation, entry = excluded.entry";
-                self.execute(sql, &values).await?;
-                for leaf in &row.leaves {
-                    // Of several tombstones of one leaf, the first is the one that took it.
-                    let sql = "INSERT INTO tombstones (name, leaf, entry) VALUES ($1, $2, $3)
-                         ON CONFLICT (name, leaf) DO NOTHING";
-                    let leaf = leaf.0.to_be_bytes();
-                    let values = [Value::Octets(&row.row.name.0), Value::Octets(&leaf), large(entry.number)?];
-                    self.execute(sql, &values).await?;
-                }
+                self.bury(row.row.name, row.row.generation, entry.number, &row.leaves).await?;
+            }
+        }
+        for buried in &write.buried {
+            if let Some(entry) = &write.entry {
+                self.bury(buried.name, buried.generation, entry.number, &buried.leaves).await?;
             }
         }
         if let Some(incarnation) = &write.incarnation {
@@ -575,6 +652,7 @@ impl<S: Sql> KeyStore for S {
         }
         match self.find(&row.identity).await? {
             Some(theirs) => Ok(Inserted::Theirs(Box::new(theirs))),
+            None if row.stands_on().is_some() => Ok(Inserted::Orphan),
             None => Err(unreadable_row(&row.identity.slot)),
         }
     }

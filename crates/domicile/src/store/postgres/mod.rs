@@ -223,6 +223,7 @@ async fn refuse_unfit(connection: &mut PgConnection) -> Result<(), sqlx::Error> 
 impl Sql for PostgresStore {
     type Database = Postgres;
 
+    const KEEP: &'static str = " FOR SHARE";
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
     /// Another cluster has another system identifier, a promoted standby or a cluster brought back to an earlier time
     /// another timeline, a dump brought back another database or other tables. The timeline is the one that is written

@@ -134,6 +134,8 @@ impl Sql for SqliteStore {
     type Database = Sqlite;
 
     /// The transaction takes the write lock first: what it compares cannot change before it commits.
+    // Whoever writes is alone.
+    const KEEP: &'static str = "";
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const MARK: &'static str = "SELECT incarnation, NULL AS cluster, inserts,
          (SELECT coalesce(max(number), 0) FROM changes) AS changes FROM meta";
