@@ -97,8 +97,10 @@ impl Period {
         Self { first: self.first.first_of_month(), unit: Unit::Month }
     }
 
-    /// Every period that begins in this period's month: the month, its weeks, its days.
-    pub(crate) fn of_month(self) -> Vec<Period> {
+    /// Every period that begins in this period's month: the month, its weeks, its days. The keys of all of them lie under its
+    /// branch key.
+    #[must_use]
+    pub fn of_month(self) -> Vec<Period> {
         let first = self.month().first;
         let days = (0..first.days_in_month()).filter_map(|day| first.checked_add(i64::from(day).days()).ok());
         let mut periods = vec![self.month()];
@@ -191,6 +193,23 @@ mod tests {
 
     fn containing(time: &str, unit: PeriodUnit) -> String {
         Period::containing(time.parse().unwrap(), unit).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_periods_of_a_month_are_those_that_begin_in_it() {
+        for month in ["2024-02", "2025-12", "2026-11"] {
+            let month: Period = month.parse().unwrap();
+            let of_month = month.of_month();
+            let day = 86_400_000_000;
+            let bounds = month.bounds();
+            let days = (bounds.start - 40 * day..bounds.end + 40 * day).step_by(86_400_000_000);
+            for micros in days {
+                for unit in [PeriodUnit::Month, PeriodUnit::Week, PeriodUnit::Day] {
+                    let period = Period::containing(Time::from_micros(micros).unwrap(), unit).unwrap();
+                    assert_eq!(of_month.contains(&period), period.month() == month, "{period} of {month}");
+                }
+            }
+        }
     }
 
     #[test]
