@@ -497,6 +497,13 @@ pub(crate) struct Seal {
     /// What becomes of records that may not be sealed here
     #[arg(long, value_enum, default_value_t, requires = "route", conflicts_with = "tenant")]
     pub(crate) elsewhere: Elsewhere,
+    /// Records that keep coming: OUT is a directory of segments, and the last number of each line on standard output says
+    /// how many records are safe so far; without --framing, records are lines
+    #[arg(long, requires = "tenant", conflicts_with_all = ["route", "force", "backfill"])]
+    pub(crate) acknowledge: bool,
+    /// How long records wait for others to be made durable with them
+    #[arg(long, value_name = "TIME", default_value = "20ms", requires = "acknowledge", value_parser = interval)]
+    pub(crate) commit_interval: Duration,
     /// The cipher
     #[arg(long, value_enum, default_value_t)]
     pub(crate) suite: SuiteName,
@@ -805,13 +812,26 @@ fn records(text: &str) -> Result<std::ops::Range<u64>, String> {
 
 /// A time of at least a second, as it is said: `5 minutes`.
 fn span(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        span if span >= Duration::from_secs(1) => Ok(span),
+        _ => Err("a time of at least a second".to_owned()),
+    }
+}
+
+/// How long records may wait: `20ms`, up to a minute.
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval <= Duration::from_secs(60) => Ok(interval),
+        _ => Err("a time of at most a minute".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
     let span = domicile::retention::span(text).map_err(|error| error.to_string())?;
     let day = domicile::Time::EPOCH;
     let until = day.after(span).map(|until| until.micros() - day.micros());
-    match until.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros) {
-        Some(span) if span >= Duration::from_secs(1) => Ok(span),
-        _ => Err("a time of at least a second".to_owned()),
-    }
+    let duration = until.and_then(|micros| u64::try_from(micros).ok()).map(Duration::from_micros);
+    duration.ok_or_else(|| "a time, like 20ms or 5 minutes".to_owned())
 }
 
 #[cfg(test)]

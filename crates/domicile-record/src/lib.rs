@@ -9,6 +9,7 @@ mod intake;
 mod lane_key;
 mod open;
 mod reader;
+mod recorder;
 mod refusals;
 mod rewrap;
 mod rewrite;
@@ -22,6 +23,9 @@ pub use adopt::Adopting;
 pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
 pub use reader::{Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase};
+pub use recorder::{
+    Disk, DiskFile, Feed, LaneOptions, LocalDisk, Receipt, Recorder, RecorderLane, RecorderOptions,
+};
 pub use rewrap::{Rewrapped, rewrap};
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};

@@ -214,6 +214,8 @@ codes! {
     BlockUnverified = "block/unverified", Corrupt;
     /// A writer that failed before takes nothing more.
     WriterFailed = "writer/failed", Failed;
+    /// A segment failed, and records that were appended since the last receipt are not safe.
+    RecordsLost = "record/lost", Failed;
 
     /// Input that cannot be framed as it was asked for.
     InputFraming = "input/framing", Failed;

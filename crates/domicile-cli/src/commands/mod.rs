@@ -11,6 +11,7 @@ pub(crate) mod open;
 pub(crate) mod passphrase;
 pub(crate) mod places;
 pub(crate) mod post;
+pub(crate) mod record;
 pub(crate) mod seal;
 pub(crate) mod store;
 pub(crate) mod verify;

@@ -68,6 +68,9 @@ struct SkippedJson {
 
 pub(crate) async fn run(common: &Common, seal: &Seal, report: &Report) -> Result<()> {
     let inputs = Input::all(&seal.files, None, report)?;
+    if seal.acknowledge {
+        return super::record::run(common, seal, &inputs, report).await;
+    }
     let config = input::config(common, report)?;
     let mut options = options(seal, report)?;
     options.event_window = config.event_window();
@@ -191,7 +194,7 @@ fn options(seal: &Seal, report: &Report) -> Result<IntakeOptions> {
     Ok(options)
 }
 
-fn warn_of_near_miss(record_type: &RecordType, report: &Report) {
+pub(super) fn warn_of_near_miss(record_type: &RecordType, report: &Report) {
     if let Some(meant) = record_type.near_miss() {
         report.warn(&format!("the record type {record_type} is not well known; did you mean {meant}?"));
     }

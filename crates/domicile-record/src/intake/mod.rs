@@ -203,7 +203,7 @@ pub struct Skipped {
 const WINDOW_AGE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The most octets of a record whose fields must be read: it is held whole.
-const FIELD_RECORD_BYTES_MAX: usize = 8 << 20;
+pub(crate) const FIELD_RECORD_BYTES_MAX: usize = 8 << 20;
 
 impl<O: Outlet> Intake<O> {
     /// Nothing read and nothing written yet.
@@ -661,7 +661,7 @@ struct Source {
 }
 
 /// An error with the record that it is about; `records` stand before it.
-fn of_record(error: Error, records: u64, at: u64, seems_a_header: bool) -> Error {
+pub(crate) fn of_record(error: Error, records: u64, at: u64, seems_a_header: bool) -> Error {
     const NAME_COLUMNS: &str =
         "the first row looks like a header: name its columns, since numbers say that there is none";
     match error.code() {
@@ -674,7 +674,7 @@ fn of_record(error: Error, records: u64, at: u64, seems_a_header: bool) -> Error
     }
 }
 
-fn event_time_of(name: &str, value: Option<&str>) -> Result<Time> {
+pub(crate) fn event_time_of(name: &str, value: Option<&str>) -> Result<Time> {
     let value = value.ok_or_else(|| {
         Error::new(Code::InputTime, format!("the record has no value in {name}"))
             .advise("name a field that every record has, or seal without --time")

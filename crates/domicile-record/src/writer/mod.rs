@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use domicile::audit::{Event, EventKind};
 use domicile::engine::{Engine, Engines, Nonces, Suite};
-use domicile::keyring::{DataKey, Lease, SegmentLeaf};
+use domicile::keyring::{DataKey, Lease, SealingLeaf, SegmentLeaf};
 use domicile::post::{Post, PostSegment};
 use domicile::random::Randomness;
 use domicile::{
@@ -151,6 +151,16 @@ impl<S: Sink> SegmentWriter<S> {
         sink: S,
         options: WriterOptions,
     ) -> Result<Self> {
+        Self::create_named(domicile, region, |_| Ok(sink), options).await
+    }
+
+    /// As [`create`](Self::create), on a sink that is opened once the segment has its name.
+    pub(crate) async fn create_named(
+        domicile: &Domicile,
+        region: &Region,
+        sink: impl FnOnce(&SegmentHeader) -> Result<S>,
+        options: WriterOptions,
+    ) -> Result<Self> {
         let created = domicile.now();
         let period = domicile.period(&RecordType::SEGMENT, created)?;
         let permit = domicile.permit_region(region, Action::Seal).await?;
@@ -162,6 +172,7 @@ impl<S: Sink> SegmentWriter<S> {
             SegmentHeader { suite: options.suite, id, place, created, origin: Origin::Writer, edition: 0 };
         let engine = domicile.engines(options.suite).bulk;
         let hand = Hand::Home { domicile: domicile.clone(), segment_leaf };
+        let sink = sink(&header)?;
         Self::begin(hand, header, engine, period, sink, options).await
     }
 
@@ -241,6 +252,16 @@ impl<S: Sink> SegmentWriter<S> {
             return Err(Error::new(Code::NameReserved, "lane 0 alone is the region's own"));
         }
         self.add_lane(descriptor, preamble).await
+    }
+
+    /// Who gets keys for lanes of this segment, and of others of the same region and hand.
+    pub(crate) fn lane_keys(&self) -> LaneKeys {
+        match &self.hand {
+            Hand::Home { domicile, .. } => {
+                LaneKeys::Home { domicile: domicile.clone(), place: self.header.place.clone() }
+            }
+            Hand::Post { post, .. } => LaneKeys::Post(post.clone()),
+        }
     }
 
     /// Appends a record to a lane. It is copied once, into the block that will be sealed.
@@ -371,12 +392,41 @@ impl<S: Sink> SegmentWriter<S> {
     /// # Errors
     /// Any error spends the writer: what is not covered by an earlier receipt may be lost.
     pub fn commit(&mut self, caller: &[u8]) -> Result<u64> {
+        let ordinal = self.begin_commit(caller)?;
+        self.guarded(|writer| writer.output.sync())?;
+        Ok(ordinal)
+    }
+
+    /// Seals what is open and hands it to the sink, all of it: what is written below the ordinal that is returned is durable
+    /// once the sink is synced, which [`committed`](Self::committed) is told then.
+    pub(crate) fn begin_commit(&mut self, caller: &[u8]) -> Result<u64> {
         self.check()?;
         self.guarded(|writer| {
             writer.seal_all()?;
             writer.write_commit(caller)?;
-            writer.output.sync()
+            writer.output.flush()?;
+            Ok(writer.output.ordinal())
         })
+    }
+
+    /// What was written below this ordinal is durable.
+    pub(crate) fn committed(&mut self, ordinal: u64) {
+        self.output.made_durable(ordinal);
+    }
+
+    /// Whether it failed, and takes nothing more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Lanes, lane 0 among them.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// The sink.
+    pub(crate) fn sink(&self) -> &S {
+        self.output.sink()
     }
 
     /// Ends all lanes, vouches for them in lane 0, writes the footer, makes everything durable and records
@@ -384,48 +434,56 @@ impl<S: Sink> SegmentWriter<S> {
     ///
     /// # Errors
     /// The segment is not whole then and must not be published.
-    pub async fn finish(mut self) -> Result<(S, SegmentSummary)> {
+    pub async fn finish(self) -> Result<(S, SegmentSummary)> {
+        let domicile = match &self.hand {
+            Hand::Home { domicile, .. } => Some(domicile.clone()),
+            // A post has no audit chain: what it sealed is on record when it is adopted.
+            Hand::Post { .. } => None,
+        };
+        let (sink, summary) = self.finish_unrecorded()?;
+        // The segment is whole and vouches for itself: a chain that is out of reach does not undo it.
+        if let Some(domicile) = domicile {
+            domicile.audit().record_when_possible(&[summary.event(EventKind::Seal)]).await?;
+        }
+        Ok((sink, summary))
+    }
+
+    /// As [`finish`](Self::finish), without the word of it in the audit chain.
+    pub(crate) fn finish_unrecorded(mut self) -> Result<(S, SegmentSummary)> {
         self.check()?;
         let summary = self.end()?;
-        let Hand::Home { domicile, .. } = &self.hand else {
-            // A post has no audit chain: what it sealed is on record when it is adopted.
-            return Ok((self.output.into_sink(), summary));
-        };
-        // The segment is whole and vouches for itself: a chain that is out of reach does not undo it.
-        domicile.audit().record_when_possible(&[summary.event(EventKind::Seal)]).await?;
         Ok((self.output.into_sink(), summary))
     }
 
     async fn add_lane(&mut self, descriptor: Descriptor, preamble: &[u8]) -> Result<LaneNo> {
+        self.check_lanes()?;
+        let prepared = self.lane_keys().prepare(descriptor).await?;
+        self.begin_lane(prepared, preamble)
+    }
+
+    /// Whether the segment has room for one more lane: the number that it would have.
+    fn check_lanes(&self) -> Result<LaneNo> {
         self.check()?;
         let lane = LaneNo(u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
         self.check_blocks()?;
-        if lane.0 >= self.options.limits.lanes {
-            return Err(Error::new(
-                Code::SegmentLimit,
-                "this segment has all the lanes that a segment may have",
-            )
-            .rule("a segment has at most 2^20 lanes")
-            .advise("write the other scopes into another segment"));
+        if lane.0 < self.options.limits.lanes {
+            return Ok(lane);
         }
+        Err(Error::new(Code::SegmentLimit, "this segment has all the lanes that a segment may have")
+            .rule("a segment has at most 2^20 lanes")
+            .advise("write the other scopes into another segment"))
+    }
+
+    /// Opens a lane whose key is at hand.
+    ///
+    /// # Errors
+    /// As [`open_lane`](Self::open_lane).
+    pub(crate) fn begin_lane(&mut self, prepared: PreparedLane, preamble: &[u8]) -> Result<LaneNo> {
+        let PreparedLane { descriptor, leaf } = prepared;
+        let lane = self.check_lanes()?;
         if preamble.len() > PAYLOAD_BYTES_MAX {
             return Err(Error::new(Code::ArgumentInvalid, "a preamble longer than a block"));
         }
-        descriptor.encode().map_err(|source| {
-            Error::new(Code::SegmentLimit, "this lane's descriptor does not fit").because(source)
-        })?;
-        let leaf = match &self.hand {
-            Hand::Home { domicile, .. } => {
-                let permit = lane_permit(domicile, &self.header.place, &descriptor.scope).await?;
-                Some(domicile.keyring().sealing_leaf(permit, descriptor.period).await?)
-            }
-            Hand::Post { post, .. } => {
-                if !descriptor.scope.is_region() {
-                    post.check(&descriptor.scope)?;
-                }
-                None
-            }
-        };
         let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, lane);
         let lease: Option<Lease> = leaf.as_ref().map(|leaf| leaf.lease().clone());
         let (contents, period) = (descriptor.contents, descriptor.period);
@@ -796,6 +854,47 @@ impl<S: Sink> std::fmt::Debug for SegmentWriter<S> {
             .field("file_bytes", &self.output.at())
             .field("failed", &self.failed)
             .finish_non_exhaustive()
+    }
+}
+
+/// Who gets keys for lanes: asked without the writer, which goes on meanwhile.
+#[derive(Debug, Clone)]
+pub(crate) enum LaneKeys {
+    /// A host with the region's keys.
+    Home { domicile: Domicile, place: Place },
+    /// A post, whose segments have their own.
+    Post(Post),
+}
+
+/// A lane that may be opened, once, in a segment of its region: the guard was asked, and its key is at hand.
+#[derive(Debug)]
+pub(crate) struct PreparedLane {
+    descriptor: Descriptor,
+    leaf: Option<SealingLeaf>,
+}
+
+impl LaneKeys {
+    /// Asks for what a lane needs.
+    ///
+    /// # Errors
+    /// As [`SegmentWriter::open_lane`].
+    pub(crate) async fn prepare(&self, descriptor: Descriptor) -> Result<PreparedLane> {
+        descriptor.encode().map_err(|source| {
+            Error::new(Code::SegmentLimit, "this lane's descriptor does not fit").because(source)
+        })?;
+        let leaf = match self {
+            LaneKeys::Home { domicile, place } => {
+                let permit = lane_permit(domicile, place, &descriptor.scope).await?;
+                Some(domicile.keyring().sealing_leaf(permit, descriptor.period).await?)
+            }
+            LaneKeys::Post(post) => {
+                if !descriptor.scope.is_region() {
+                    post.check(&descriptor.scope)?;
+                }
+                None
+            }
+        };
+        Ok(PreparedLane { descriptor, leaf })
     }
 }
 

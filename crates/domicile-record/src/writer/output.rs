@@ -110,14 +110,30 @@ impl<S: Sink> Output<S> {
         self.write_block(block)
     }
 
-    /// Makes durable what was written; returns the ordinal below which everything is.
-    pub(super) fn sync(&mut self) -> Result<u64> {
+    /// Hands on what the sink has kept back.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.sink.flush().map_err(|source| {
+            Error::output_failed("the segment could not be written", source).at(format!("byte {}", self.at))
+        })
+    }
+
+    /// Makes durable what was written.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.flush()?;
         self.sink
-            .flush()
-            .and_then(|()| self.sink.sync())
+            .sync()
             .map_err(|source| Error::output_failed("the segment could not be made durable", source))?;
         self.durable = self.ordinal;
-        Ok(self.durable)
+        Ok(())
+    }
+
+    /// Blocks below this ordinal were made durable, by whoever has the sink too.
+    pub(super) fn made_durable(&mut self, ordinal: u64) {
+        self.durable = self.durable.max(ordinal);
+    }
+
+    pub(super) fn sink(&self) -> &S {
+        &self.sink
     }
 
     pub(super) fn into_sink(self) -> S {

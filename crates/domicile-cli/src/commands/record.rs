@@ -1,0 +1,80 @@
+//! `domicile seal --acknowledge`: records that keep coming are made durable as they come, and said to be.
+
+use std::io::{self, Write};
+use std::thread::JoinHandle;
+
+use domicile::{Code, Error, Result, Scope};
+use domicile_record::{Feed, Receipt, Recorder, RecorderOptions, WriterOptions};
+
+use super::seal::warn_of_near_miss;
+use crate::arguments::{Common, Seal};
+use crate::input::{self, Input};
+use crate::report::{Report, counted};
+
+pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: &Report) -> Result<()> {
+    let (Some(tenant), Some(record_type)) = (&seal.tenant, &seal.record_type) else {
+        return Err(Error::new(Code::ArgumentInvalid, "say --tenant and --type"));
+    };
+    let [only] = inputs else {
+        return Err(Error::new(Code::ArgumentInvalid, "one input is acknowledged at a time"));
+    };
+    warn_of_near_miss(record_type, report);
+    let scope = Scope { tenant: tenant.clone(), record_type: record_type.clone() };
+    let domicile = input::domicile(common, report).await?;
+    let mut options = RecorderOptions::default();
+    options.writer = WriterOptions { suite: seal.suite.into(), ..WriterOptions::default() };
+    options.commit_interval = seal.commit_interval;
+    options.event_window = input::config(common, report)?.event_window();
+    // Before anything is read: what comes through a pipe cannot be read again.
+    domicile.permit(&scope, domicile::Action::Seal).await.map(drop)?;
+    let recorder = Recorder::with_options(&domicile, &seal.output, options).await?;
+
+    let saying = say_receipts(recorder.clone())?;
+    let mut feed = Feed::default();
+    (feed.framing, feed.time) = (seal.framing, seal.time.clone());
+    let (reader, name) = (only.clone(), only.name());
+    let fed = {
+        let recorder = recorder.clone();
+        tokio::task::spawn_blocking(move || feed.read(&recorder, &scope, reader.open()?)).await
+    };
+    let fed = fed.map_err(|_| Error::new(Code::InputFailed, "reading was given up"))?;
+    // What was read before an error is safe all the same.
+    let closed = recorder.close().await;
+    let said = saying.join().map_err(|_| Error::new(Code::OutputFailed, "acknowledging was given up"))?;
+    let read = fed.map_err(|error| error.at(name.clone()))?;
+    for warning in &read.warnings {
+        report.warn(&format!("{name}: {warning}; nothing was lost"));
+    }
+    for summary in closed? {
+        report.say(&format!(
+            "{}: segment {} of {}, {} in {}",
+            seal.output.display(),
+            summary.id,
+            summary.place,
+            counted(summary.records, "record"),
+            counted(summary.file_bytes, "byte"),
+        ));
+    }
+    said.map_err(|source| {
+        Error::output_failed("the acknowledgements could not be written", source).at("standard output")
+    })
+}
+
+/// Says each receipt, until the recorder ends or nobody reads along.
+fn say_receipts(recorder: Recorder) -> Result<JoinHandle<io::Result<()>>> {
+    let say = move || {
+        let mut receipt = Receipt::default();
+        // A segment that failed is told by whoever closes the recorder.
+        while let Ok(next) = pollster::block_on(recorder.receipt_after(receipt)) {
+            if next.records > receipt.records {
+                let mut output = io::stdout().lock();
+                writeln!(output, "{}", next.records)?;
+                output.flush()?;
+            }
+            receipt = next;
+        }
+        Ok(())
+    };
+    let started = std::thread::Builder::new().name("acknowledge".to_owned()).spawn(say);
+    started.map_err(|source| Error::output_failed("a thread could not be started", source))
+}

@@ -1,0 +1,224 @@
+//! Keys for lanes and segments: one thread with a runtime of its own, so that whoever appends needs none.
+
+use std::sync::Arc;
+
+use domicile::audit::EventKind;
+use domicile::{Code, Error, Period, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use super::Base;
+use super::disk::SegmentFile;
+use super::group::Group;
+use super::shard::{Ahead, Shard, Writer};
+use crate::writer::{SegmentSummary, SegmentWriter};
+
+/// What is asked of the thread.
+pub(super) enum Ask {
+    /// A lane of a scope for a period.
+    Lane { shard: Arc<Shard>, slot: usize, period: Period, answer: oneshot::Sender<Result<()>> },
+    /// The next segment of a region.
+    Turn(Arc<Shard>),
+    /// The word of a segment's end in the audit chain.
+    Ended(Box<SegmentSummary>),
+    /// Where a scope is at home.
+    Home { scope: domicile::Scope, answer: oneshot::Sender<Result<domicile::Place>> },
+    /// An answer once everything that was asked for before is done.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Serves until nobody asks any longer.
+pub(super) fn run(base: &Arc<Base>, group: &Arc<Group>, mut asks: mpsc::UnboundedReceiver<Ask>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            tracing::error!(%source, "a recorder has no runtime for its keys");
+            return;
+        }
+    };
+    let local = LocalSet::new();
+    runtime.block_on(local.run_until(async move {
+        let mut tick = tokio::time::interval(base.domicile.keyring().poll_age());
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What whoever closes the recorder waits for.
+        let mut pending: Vec<tokio::task::JoinHandle<()>> = Vec::new();
+        loop {
+            let ask = tokio::select! {
+                ask = asks.recv() => ask,
+                _ = tick.tick() => {
+                    keep_up(base, group).await;
+                    continue;
+                }
+            };
+            match ask {
+                None => break,
+                // Each on its own: a key that is not to be had delays no other.
+                Some(Ask::Lane { shard, slot, period, answer }) => {
+                    let group = group.clone();
+                    pending.retain(|task| !task.is_finished());
+                    pending.push(tokio::task::spawn_local(async move {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(open_lane(&shard, &group, slot, period).await);
+                    }));
+                }
+                Some(Ask::Turn(shard)) => {
+                    let group = group.clone();
+                    pending.retain(|task| !task.is_finished());
+                    pending.push(tokio::task::spawn_local(async move { turn(&shard, &group).await }));
+                }
+                Some(Ask::Ended(summary)) => {
+                    let base = base.clone();
+                    pending.retain(|task| !task.is_finished());
+                    pending.push(tokio::task::spawn_local(async move { record(&base, &summary).await }));
+                }
+                Some(Ask::Home { scope, answer }) => {
+                    let base = base.clone();
+                    tokio::task::spawn_local(async move {
+                        let permit = base.domicile.permit(&scope, domicile::Action::Seal).await;
+                        let _ = answer.send(permit.map(|permit| permit.home().clone()));
+                    });
+                }
+                Some(Ask::Flush(answer)) => {
+                    for task in pending.drain(..) {
+                        // A task that failed has said so.
+                        let _ = task.await;
+                    }
+                    let _ = answer.send(());
+                }
+            }
+        }
+    }));
+}
+
+/// The segment is whole and vouches for itself: a chain that is out of reach does not undo it.
+async fn record(base: &Base, summary: &SegmentSummary) {
+    let event = summary.event(EventKind::Seal);
+    if let Err(error) = base.domicile.audit().record_when_possible(&[event]).await {
+        tracing::error!(code = %error.code(), segment = %summary.id, "that a segment was sealed is not on record");
+    }
+}
+
+/// Learns what changed, and has lanes whose keys ended take nothing more.
+async fn keep_up(base: &Base, group: &Group) {
+    if let Err(error) = base.domicile.keep_up().await {
+        tracing::warn!(code = %error.code(), "a recorder does not hear what became of its keys");
+    }
+    let window = base.options.event_window.at(base.domicile.now());
+    for shard in group.shards() {
+        let mut state = shard.state();
+        state.window = window.clone();
+        if let Some(writer) = &mut state.writer {
+            writer.stop_lapsed_lanes();
+        }
+        let turns = state.writer.is_some() && !state.turning && shard.base.is_aged(&state);
+        drop(state);
+        if turns {
+            group.touch(false);
+        }
+    }
+}
+
+async fn open_lane(shard: &Shard, group: &Group, slot: usize, period: Period) -> Result<()> {
+    // The segment may fill, or be followed, while its key is asked for.
+    for _ in 0..8 {
+        if shard.state().has_lane(slot, period) {
+            return Ok(());
+        }
+        let (descriptor, preamble) = shard.state().descriptor(slot, period, &shard.base)?;
+        let prepared = shard.keys().prepare(descriptor).await?;
+        let (is_none, generation) = {
+            let state = shard.state();
+            (state.writer.is_none(), state.generation)
+        };
+        if is_none {
+            begin(shard, group, generation, Vec::new()).await?;
+        }
+        let begun = {
+            let mut state = shard.state();
+            if state.closed {
+                return Err(super::shard::closed());
+            }
+            if state.has_lane(slot, period) {
+                return Ok(());
+            }
+            let begun = state.writer.as_mut().map(|writer| writer.begin_lane(prepared, &preamble));
+            if let Some(Ok(lane)) = begun {
+                state.add_lane(slot, period, lane);
+                return Ok(());
+            }
+            begun
+        };
+        match begun {
+            // All lanes are taken: the next segment has room.
+            Some(Err(error)) if error.code() == Code::SegmentLimit => turn(shard, group).await,
+            Some(Err(error)) => {
+                if shard.state().has_failed() && shard.state().give_up() {
+                    group.lose(&error);
+                }
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Err(Error::new(Code::WriterFailed, "segments end faster than a lane is opened in them"))
+}
+
+/// Begins the next segment, with the lanes that took records in this one opened ahead.
+async fn turn(shard: &Shard, group: &Group) {
+    let (ahead, generation) = {
+        let state = shard.state();
+        (state.lanes_ahead(), state.generation)
+    };
+    if let Err(error) = begin(shard, group, generation, ahead).await {
+        // The segment that is written goes on.
+        tracing::warn!(code = %error.code(), region = %shard.region(), "the next segment could not be begun");
+        shard.state().turning = false;
+    }
+}
+
+/// Begins the segment behind this generation, unless somebody else does.
+async fn begin(shard: &Shard, group: &Group, generation: u64, ahead: Vec<Ahead>) -> Result<()> {
+    let _alone = shard.beginning.lock().await;
+    {
+        let state = shard.state();
+        if state.closed {
+            return Err(super::shard::closed());
+        }
+        if state.generation != generation && state.writer.is_some() {
+            return Ok(());
+        }
+    }
+    let (writer, lanes) = begun(shard, ahead).await?;
+    let mut state = shard.state();
+    if state.closed {
+        drop(state);
+        // Its file is there, and is made whole: nothing is in it.
+        writer.finish_unrecorded()?;
+        return Err(super::shard::closed());
+    }
+    state.follow(writer, lanes, shard.base.domicile.now());
+    drop(state);
+    group.touch(true);
+    Ok(())
+}
+
+async fn begun(shard: &Shard, ahead: Vec<Ahead>) -> Result<(Writer, Vec<(Ahead, crate::format::LaneNo)>)> {
+    let base = &shard.base;
+    let open = |header: &crate::format::SegmentHeader| base.create_file(header).map(SegmentFile::new);
+    let options = base.options.writer.clone();
+    let mut writer = SegmentWriter::create_named(&base.domicile, shard.region(), open, options).await?;
+    let mut lanes = Vec::with_capacity(ahead.len());
+    for ahead in ahead {
+        let (descriptor, preamble) = shard.state().descriptor(ahead.slot, ahead.period, base)?;
+        match shard.keys().prepare(descriptor).await {
+            Ok(prepared) => {
+                let lane = writer.begin_lane(prepared, &preamble)?;
+                lanes.push((ahead, lane));
+            }
+            // Asked for again when its next record comes, which is told then.
+            Err(error) => tracing::debug!(code = %error.code(), "a lane was not opened ahead"),
+        }
+    }
+    Ok((writer, lanes))
+}

@@ -1,0 +1,374 @@
+//! A recorder as a storage service uses it: many scopes, many callers, receipts, roll-over, disks that fail and crashes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use domicile::{Code, Domicile, Purpose, Time};
+use domicile_record::{
+    Disk, DiskFile, Feed, Receipt, Recorder, RecorderLane, RecorderOptions, Segment, Selection,
+};
+use domicile_tests::{Home, long_form, scope};
+
+/// A disk in memory that fails when it is told to, and knows what was synced.
+#[derive(Debug, Default)]
+struct MemoryDisk {
+    files: Mutex<BTreeMap<PathBuf, Arc<MemoryFile>>>,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    appends: AtomicBool,
+    syncs: AtomicBool,
+    creations: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct MemoryFile {
+    bytes: Mutex<Vec<u8>>,
+    synced: AtomicUsize,
+    faults: Arc<Faults>,
+}
+
+impl Disk for MemoryDisk {
+    fn create_directory(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        if self.faults.creations.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = Arc::new(MemoryFile { faults: self.faults.clone(), ..MemoryFile::default() });
+        let before = self.files.lock().unwrap().insert(path.to_owned(), file.clone());
+        assert!(before.is_none(), "a name is given once");
+        Ok(file)
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let fails = self.faults.appends.load(Ordering::SeqCst);
+        let length = if fails { bytes.len() / 2 } else { bytes.len() };
+        self.bytes.lock().unwrap().extend_from_slice(&bytes[..length]);
+        if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let written = self.bytes.lock().unwrap().len();
+        if self.faults.syncs.load(Ordering::SeqCst) {
+            return Err(io::Error::other("input/output error"));
+        }
+        self.synced.fetch_max(written, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl MemoryDisk {
+    /// What a crash leaves of each file: what was synced, and so much of the rest as `more` says.
+    fn image(&self, mut more: impl FnMut(usize) -> usize) -> Vec<Vec<u8>> {
+        let files = self.files.lock().unwrap();
+        let of = |file: &Arc<MemoryFile>| {
+            // In this order: a sync that comes in between makes the image no less than it promises.
+            let synced = file.synced.load(Ordering::SeqCst);
+            let bytes = file.bytes.lock().unwrap();
+            bytes[..synced + more(bytes.len() - synced)].to_vec()
+        };
+        files.values().map(of).collect()
+    }
+
+    fn whole(&self) -> Vec<Vec<u8>> {
+        self.image(|rest| rest)
+    }
+}
+
+/// The records of these segments: of each scope, in the order of their numbers.
+async fn records(domicile: &Domicile, files: &[Vec<u8>]) -> BTreeMap<String, Vec<u64>> {
+    let mut records: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for bytes in files {
+        let opened = Segment::open_source(domicile, &bytes[..], Purpose::Support, Selection::all()).await;
+        // What has no block yet holds nothing.
+        let Ok(segment) = opened else { continue };
+        for block in segment.blocks() {
+            let Ok(block) = block else { continue };
+            for record in block.records() {
+                let text = String::from_utf8(record.to_vec()).unwrap();
+                let (tenant, number) = text.trim_end().split_once(' ').unwrap();
+                records.entry(tenant.to_owned()).or_default().push(number.parse().unwrap());
+            }
+        }
+    }
+    records.values_mut().for_each(|numbers| numbers.sort_unstable());
+    records
+}
+
+fn options() -> RecorderOptions {
+    let mut options = RecorderOptions::default();
+    options.commit_interval = Duration::from_millis(1);
+    options.writer.block_bytes = 4 << 10;
+    options
+}
+
+fn on(disk: &Arc<MemoryDisk>, home: &Home, options: RecorderOptions) -> Recorder {
+    Recorder::on_disk(&home.domicile, Path::new("segments"), options, disk.clone()).unwrap()
+}
+
+async fn append(lane: &RecorderLane, home: &Home, tenant: &str, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        lane.append(home.domicile.now(), format!("{tenant} {number}\n").as_bytes()).await.unwrap();
+    }
+}
+
+const TENANTS: [&str; 4] = ["acme", "globex", "initech", "hooli"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_callers_append_is_there_once_and_whole_segments_are_left() {
+    let home = Home::of(&TENANTS).await;
+    let directory = tempfile::tempdir().unwrap();
+    let recorder = Recorder::create(&home.domicile, directory.path().join("segments")).await.unwrap();
+    let home = Arc::new(home);
+    let mut callers = Vec::new();
+    for tenant in TENANTS {
+        let (recorder, home) = (recorder.clone(), home.clone());
+        callers.push(tokio::spawn(async move {
+            let lane = recorder.scope(&scope(tenant)).await.unwrap();
+            let mut last = Receipt::default();
+            for round in 0..10 {
+                append(&lane, &home, tenant, round * 500..(round + 1) * 500).await;
+                let receipt = recorder.commit_with(tenant.as_bytes()).await.unwrap();
+                assert!(receipt.number > last.number && receipt.records >= (round + 1) * 500);
+                last = receipt;
+            }
+        }));
+    }
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let summaries = recorder.close().await.unwrap();
+    assert_eq!(summaries.iter().map(|summary| summary.records).sum::<u64>(), 20_000);
+    let mut files = Vec::new();
+    for summary in &summaries {
+        let created = summary.created.to_string();
+        let path = directory.path().join("segments/eu-central-1").join(&created[..10]);
+        let bytes = std::fs::read(path.join(format!("{}.dseg", summary.id))).unwrap();
+        assert_eq!(bytes.len() as u64, summary.file_bytes);
+        let verified = domicile_record::verify(&home.domicile, &bytes[..], None).await.unwrap();
+        assert!(verified.is_complete(), "{:?}", verified.findings);
+        files.push(bytes);
+    }
+    for (tenant, numbers) in records(&home.domicile, &files).await {
+        assert_eq!(numbers, (0..5_000).collect::<Vec<_>>(), "{tenant}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_follow_one_another_without_losing_or_repeating_a_record() {
+    let home = Home::of(&TENANTS).await;
+    for lanes_max in [1 << 16, 2] {
+        let disk = Arc::new(MemoryDisk::default());
+        let mut options = options();
+        (options.segment_bytes, options.segment_lanes) = (100 << 10, lanes_max);
+        let recorder = on(&disk, &home, options);
+        let mut lanes = Vec::new();
+        for tenant in TENANTS {
+            lanes.push(recorder.scope(&scope(tenant)).await.unwrap());
+        }
+        for number in 0..8_000 {
+            for (lane, tenant) in lanes.iter().zip(TENANTS) {
+                append(lane, &home, tenant, number..number + 1).await;
+            }
+            if number % 100 == 0 {
+                recorder.commit().await.unwrap();
+            }
+        }
+        recorder.close().await.unwrap();
+        let files = disk.whole();
+        assert!(files.len() > 2, "{} segments", files.len());
+        for bytes in &files {
+            let verified = domicile_record::verify(&home.domicile, &bytes[..], None).await.unwrap();
+            assert!(verified.is_complete(), "{:?}", verified.findings);
+        }
+        let found = records(&home.domicile, &files).await;
+        assert_eq!(found.len(), TENANTS.len());
+        for (tenant, numbers) in found {
+            assert_eq!(numbers, (0..8_000).collect::<Vec<_>>(), "{tenant}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_is_told_to_every_commit_until_what_was_lost_is_appended_again() {
+    let home = Home::of(&["acme"]).await;
+    for of_syncs in [true, false] {
+        let disk = Arc::new(MemoryDisk::default());
+        let recorder = on(&disk, &home, options());
+        let fault = if of_syncs { &disk.faults.syncs } else { &disk.faults.appends };
+        let lane = recorder.scope(&scope("acme")).await.unwrap();
+        append(&lane, &home, "acme", 0..100).await;
+        let safe = recorder.commit().await.unwrap();
+        assert_eq!(safe.records, 100);
+
+        fault.store(true, Ordering::SeqCst);
+        append(&lane, &home, "acme", 100..110).await;
+        let waiting = [recorder.clone(), recorder.clone()]
+            .map(|recorder| tokio::spawn(async move { recorder.commit().await.unwrap_err() }));
+        for waiting in waiting {
+            let error = waiting.await.unwrap();
+            assert_eq!(error.code(), Code::RecordsLost);
+            assert!(error.what().contains("receipt"), "{error}");
+        }
+        fault.store(false, Ordering::SeqCst);
+        // Writing goes on, and nobody is told that all is well before it is.
+        append(&lane, &home, "acme", 200..300).await;
+        assert_eq!(recorder.commit().await.unwrap_err().code(), Code::RecordsLost);
+        assert_eq!(recorder.receipt_after(safe).await.unwrap_err().code(), Code::RecordsLost);
+        append(&lane, &home, "acme", 100..110).await;
+        recorder.resume();
+        let receipt = recorder.commit().await.unwrap();
+        assert_eq!((receipt.records, receipt.number > safe.number), (210, true));
+        recorder.close().await.unwrap();
+        let mut numbers = records(&home.domicile, &disk.whole()).await.remove("acme").unwrap();
+        numbers.dedup();
+        assert_eq!(numbers, (0..110).chain(200..300).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_segment_can_be_begun_the_caller_is_told_and_nothing_is_taken() {
+    let home = Home::of(&["acme"]).await;
+    let disk = Arc::new(MemoryDisk::default());
+    disk.faults.creations.store(true, Ordering::SeqCst);
+    let recorder = on(&disk, &home, options());
+    let lane = recorder.scope(&scope("acme")).await.unwrap();
+    let error = lane.append(home.domicile.now(), b"acme 0\n").await.unwrap_err();
+    assert_eq!(error.code(), Code::OutputFailed);
+    assert!(!lane.try_append(home.domicile.now(), b"acme 0\n").unwrap());
+    assert_eq!(recorder.commit().await.unwrap().records, 0);
+    disk.faults.creations.store(false, Ordering::SeqCst);
+    append(&lane, &home, "acme", 1..2).await;
+    assert_eq!(recorder.commit().await.unwrap().records, 1);
+    // A scope without a home, and times that nobody meant, delay nobody.
+    assert_eq!(recorder.scope(&scope("nobody")).await.unwrap_err().code(), Code::HomeNone);
+    let error = lane.append(Time::EPOCH, b"acme 0\n").await.unwrap_err();
+    assert_eq!(error.code(), Code::InputTime);
+    recorder.close().await.unwrap();
+    assert_eq!(lane.append(home.domicile.now(), b"late").await.unwrap_err().code(), Code::WriterFailed);
+    assert_eq!(records(&home.domicile, &disk.whole()).await["acme"], [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorder_that_is_dropped_leaves_what_a_crash_leaves() {
+    let home = Home::of(&["acme"]).await;
+    let disk = Arc::new(MemoryDisk::default());
+    let recorder = on(&disk, &home, options());
+    let lane = recorder.scope(&scope("acme")).await.unwrap();
+    append(&lane, &home, "acme", 0..1_000).await;
+    // A commit that nobody waits for goes on.
+    drop(tokio::time::timeout(Duration::ZERO, recorder.commit()).await);
+    recorder.receipt_after(Receipt::default()).await.unwrap();
+    let safe = recorder.commit().await.unwrap();
+    assert_eq!(safe.records, 1_000);
+    append(&lane, &home, "acme", 1_000..1_010).await;
+    drop((recorder, lane));
+    let files = disk.image(|_| 0);
+    let found = records(&home.domicile, &files).await.remove("acme").unwrap();
+    assert_eq!(found[..1_000], (0..1_000).collect::<Vec<_>>());
+    let inspected = domicile_record::inspect(&files[0][..]).unwrap();
+    assert_eq!(inspected.state, "unfinished");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_every_instant_a_crash_leaves_whatever_was_said_to_be_safe() {
+    let home = Arc::new(Home::of(&TENANTS).await);
+    let disk = Arc::new(MemoryDisk::default());
+    let mut options = options();
+    options.segment_bytes = 60 << 10;
+    let recorder = on(&disk, &home, options);
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = {
+        let (recorder, home, stop) = (recorder.clone(), home.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut lanes = Vec::new();
+            for tenant in TENANTS {
+                lanes.push(recorder.scope(&scope(tenant)).await.unwrap());
+            }
+            let mut number = 0;
+            while !stop.load(Ordering::SeqCst) {
+                for (lane, tenant) in lanes.iter().zip(TENANTS) {
+                    append(lane, &home, tenant, number..number + 1).await;
+                }
+                number += 1;
+                if number % 16 == 0 {
+                    // What is looked at again and again shall not grow without end.
+                    tokio::time::sleep(Duration::from_millis(4)).await;
+                }
+            }
+        })
+    };
+    let mut receipt = Receipt::default();
+    let mut seed = 7_u64;
+    for round in 0..if long_form() { 1_000 } else { 60 } {
+        receipt = recorder.receipt_after(receipt).await.unwrap();
+        // Cut anywhere behind what was synced: in the middle of a block, most of the time.
+        let image = disk.image(|rest| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(seed >> 33).unwrap() % (rest + 1)
+        });
+        let found = records(&home.domicile, &image).await;
+        let count: usize = found.values().map(Vec::len).sum();
+        assert!(count as u64 >= receipt.records, "image {round}: {count} of {}", receipt.records);
+        for (tenant, numbers) in &found {
+            // They were appended in turn: of each, the first so many.
+            assert_eq!(*numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "image {round}: {tenant}");
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    writing.await.unwrap();
+    recorder.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_keeps_coming_is_appended_as_it_comes_with_what_stands_before_it() {
+    let home = Arc::new(Home::of(&["acme"]).await);
+    let disk = Arc::new(MemoryDisk::default());
+    let recorder = on(&disk, &home, options());
+    let mut feed = Feed::default();
+    (feed.framing, feed.time) = ("csv".parse().unwrap(), Some("at".to_owned()));
+    let now = home.domicile.now().to_string();
+    let text = format!("at,number\n{now},1\n{now},2\n");
+    let report = {
+        let (recorder, text) = (recorder.clone(), text.clone());
+        tokio::task::spawn_blocking(move || feed.read(&recorder, &scope("acme"), text.as_bytes()))
+    };
+    assert_eq!(report.await.unwrap().unwrap().records, 2);
+    let mut feed = Feed::default();
+    feed.time = Some("at".to_owned());
+    feed.framing = "json".parse().unwrap();
+    let failed = {
+        let recorder = recorder.clone();
+        let bad = format!("{{\"at\":\"{now}\"}}\n{{\"at\":\"no time\"}}\n");
+        tokio::task::spawn_blocking(move || feed.read(&recorder, &scope("acme"), bad.as_bytes()))
+    };
+    let failed = failed.await.unwrap().unwrap_err();
+    assert_eq!(failed.code(), Code::InputTime);
+    assert!(failed.place().unwrap().starts_with("record 2"), "{failed:?}");
+    recorder.close().await.unwrap();
+    let files = disk.whole();
+    let segment = Segment::open_source(&home.domicile, &files[0][..], Purpose::Support, Selection::all())
+        .await
+        .unwrap();
+    let mut output = Vec::new();
+    segment.restore(&mut output).unwrap();
+    assert!(output.starts_with(text.as_bytes()), "{}", String::from_utf8_lossy(&output));
+}
