@@ -1,4 +1,5 @@
-//! Floor, ideal and this library over the same records, interleaved in one run; and, with `keys`, the key hierarchy.
+//! Floor, ideal and this library over the same records, interleaved in one run; with `keys`, the key
+//! hierarchy; with `commit`, the commit path.
 //!
 //! Ratios are the result; absolute figures are notes. What each case does stands with it; all of them
 //! move the same records, and say so: a case that saw other octets fails the run.
@@ -11,6 +12,7 @@
     reason = "a bench that cannot run has nothing else to do than stop"
 )]
 
+mod commit;
 mod ideal;
 mod keys;
 mod machine;
@@ -54,13 +56,16 @@ fn main() {
     if let Some(("keys", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return keys::run(rest);
     }
+    if let Some(("commit", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return commit::run(rest);
+    }
     let quick = arguments.first().is_some_and(|first| first == "--quick");
     // For a profile: one engine alone.
     let only = match &arguments[usize::from(quick)..] {
         [] => "",
         [engine] if Engine::available().iter().any(|known| known.as_str() == engine) => engine,
         _ => {
-            eprintln!("usage: scripts/bench [keys] [--quick] [ENGINE | SECTION]");
+            eprintln!("usage: scripts/bench [keys|commit] [--quick] [ENGINE | SECTION]");
             std::process::exit(2);
         }
     };

@@ -45,6 +45,14 @@ impl Place {
         Self { _directory: directory, domicile, scope, engine }
     }
 
+    pub(crate) fn domicile(&self) -> &Domicile {
+        &self.domicile
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     async fn writer<S: Sink>(&self, sink: S, suite: Suite) -> (SegmentWriter<S>, LaneNo) {
         let options = WriterOptions { suite, ..WriterOptions::default() };
         let region = REGION.parse().unwrap();

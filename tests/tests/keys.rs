@@ -364,6 +364,30 @@ async fn a_store_of_before_a_rotation_is_made_good_and_opens() {
 }
 
 #[tokio::test]
+async fn what_a_checkpoint_said_of_the_keys_of_another_store_is_held_against_none() {
+    let here = Region::new().await;
+    let process = here.process().await;
+    let bytes = sealed(&process).await.unwrap();
+    let backup = here.memory.backup();
+    let permit = process.permit_region(&region(REGION), manage()).await.unwrap();
+    assert_eq!(process.keyring().rotate_roots(permit, true).await.unwrap().rewrapped, 1);
+    erase_acme(&process, &bytes).await.unwrap();
+    process.checkpoint(&region(REGION), manage(), true).await.unwrap();
+    let export = process.export(&region(REGION)).await.unwrap();
+    here.memory.restore(&backup);
+    let fresh = here.process().await;
+    fresh.replay(&export, manage()).await.unwrap();
+    let key = here.kms[0].describe().await.unwrap().verifying_key;
+    let statements = fresh.export(&region(REGION)).await.unwrap().verify(&key).unwrap();
+    let said = fresh.check_checkpoint(&region(REGION), &statements).await.unwrap();
+    assert!(said.is_some(), "when it was said is known all the same");
+    // One that was said of this store is held against it.
+    fresh.checkpoint(&region(REGION), manage(), true).await.unwrap();
+    let statements = fresh.export(&region(REGION)).await.unwrap().verify(&key).unwrap();
+    fresh.check_checkpoint(&region(REGION), &statements).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_was_erased_is_erased_again_whatever_was_written_since_the_restore() {
     let here = Region::new().await;
     let process = here.process().await;
