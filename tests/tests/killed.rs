@@ -55,7 +55,7 @@ async fn what_was_acknowledged_survives_every_kill() {
     let domicile = Domicile::open(place.path().join("domicile.toml")).await.unwrap();
     let (mut acknowledged, mut appended) = (0, 0);
     let mut seed = 11_u64;
-    for round in 0..if long_form() { 1_000 } else { 30 } {
+    for round in 0..if long_form() { 1_000 } else { 20 } {
         let out = place.path().join(format!("out-{round}"));
         let arguments = ["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"];
         let mut child = program()

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use domicile::{Code, Domicile, Purpose, Time};
 use domicile_record::{
-    Disk, DiskFile, Feed, Receipt, Recorder, RecorderLane, RecorderOptions, Segment, Selection,
+    Disk, DiskFile, Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions, Segment, Selection,
 };
 use domicile_tests::{Home, long_form, scope};
 
@@ -242,6 +242,27 @@ async fn a_disk_that_fails_is_told_to_every_commit_until_what_was_lost_is_append
         numbers.dedup();
         assert_eq!(numbers, (0..110).chain(200..300).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_a_scope_again_gets_its_lane() {
+    let home = Home::of(&["acme"]).await;
+    let disk = Arc::new(MemoryDisk::default());
+    let recorder = on(&disk, &home, options());
+    let mut timed = LaneOptions::default();
+    timed.event_times = true;
+    for number in 0..10 {
+        append(&recorder.scope(&scope("acme")).await.unwrap(), &home, "acme", number..number + 1).await;
+        let lane = recorder.scope_with(&scope("acme"), timed.clone()).await.unwrap();
+        append(&lane, &home, "acme", 10 + number..11 + number).await;
+    }
+    let summaries = recorder.close().await.unwrap();
+    assert_eq!(
+        (summaries.len(), summaries[0].lanes, summaries[0].records),
+        (1, 2, 20),
+        "one with times, and one without"
+    );
+    assert_eq!(records(&home.domicile, &disk.whole()).await["acme"], (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

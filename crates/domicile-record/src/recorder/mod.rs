@@ -63,7 +63,7 @@ impl Default for RecorderOptions {
 }
 
 /// What a lane keeps beside its records.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneOptions {
     /// How records stood in the input that they come from, if they come from one.
@@ -205,7 +205,7 @@ impl Recorder {
         self.shared.base.domicile.now()
     }
 
-    /// Where records of a scope are appended; its home is asked for once.
+    /// Where records of a scope are appended; its home is asked for once. Whoever asks again gets the same lanes.
     ///
     /// # Errors
     /// [`HomeRefused`](Code::HomeRefused) and the like where its records may not be sealed here; what keeps its home from
@@ -223,7 +223,7 @@ impl Recorder {
         self.shared.ask(Ask::Home { scope: scope.clone(), answer })?;
         let home = answered.await.map_err(|_| gone())??;
         let shard = self.shared.shard(home);
-        let slot = shard.add_scope(scope.clone(), options);
+        let slot = shard.add_scope(scope, options);
         Ok(RecorderLane::new(self.shared.clone(), shard, slot))
     }
 

@@ -1,5 +1,6 @@
 //! The segment of one region that is written now, and the lanes of it that take records.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +36,8 @@ pub(super) struct ShardState {
     pub(super) began: Time,
     pub(super) closed: bool,
     scopes: Vec<ScopeState>,
+    /// Where each scope stands among them, once for each of its options.
+    by_scope: HashMap<Scope, Vec<usize>>,
     /// The event times that may be sealed.
     pub(super) window: Range<i64>,
     arrivals: i64,
@@ -82,6 +85,7 @@ impl Shard {
             began: now,
             closed: false,
             scopes: Vec::new(),
+            by_scope: HashMap::new(),
             window: base.options.event_window.at(now),
             arrivals: 0,
             taken: 0,
@@ -106,11 +110,18 @@ impl Shard {
         LaneKeys::Home { domicile: self.base.domicile.clone(), place: self.place.clone() }
     }
 
-    /// A place for the lanes of a scope.
-    pub(super) fn add_scope(&self, scope: Scope, options: LaneOptions) -> usize {
+    /// The place for the lanes of a scope with these options.
+    pub(super) fn add_scope(&self, scope: &Scope, options: LaneOptions) -> usize {
         let mut state = self.state();
-        state.scopes.push(ScopeState { scope, options, lanes: Vec::new() });
-        state.scopes.len() - 1
+        let ShardState { scopes, by_scope, .. } = &mut *state;
+        let slots = by_scope.entry(scope.clone()).or_default();
+        let same = |slot: &&usize| scopes.get(**slot).is_some_and(|known| known.options == options);
+        if let Some(slot) = slots.iter().find(same) {
+            return *slot;
+        }
+        slots.push(scopes.len());
+        scopes.push(ScopeState { scope: scope.clone(), options, lanes: Vec::new() });
+        scopes.len() - 1
     }
 
     /// The period of a record of a scope.
