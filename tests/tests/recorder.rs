@@ -244,6 +244,32 @@ async fn a_disk_that_fails_is_told_to_every_commit_until_what_was_lost_is_append
     }
 }
 
+#[test]
+fn threads_without_a_runtime_record_as_well() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let home = Arc::new(runtime.block_on(Home::of(&TENANTS)));
+    let disk = Arc::new(MemoryDisk::default());
+    let recorder = on(&disk, &home, options());
+    std::thread::scope(|threads| {
+        for tenant in TENANTS {
+            let (recorder, home) = (recorder.clone(), home.clone());
+            threads.spawn(move || {
+                let lane = recorder.scope_blocking(&scope(tenant)).unwrap();
+                for number in 0..1_000 {
+                    lane.append_blocking(home.domicile.now(), format!("{tenant} {number}\n").as_bytes())
+                        .unwrap();
+                }
+                assert!(recorder.commit_blocking().unwrap().records >= 1_000);
+            });
+        }
+    });
+    let summaries = recorder.close_blocking().unwrap();
+    assert_eq!(summaries.iter().map(|summary| summary.records).sum::<u64>(), 4_000);
+    for (tenant, numbers) in runtime.block_on(records(&home.domicile, &disk.whole())) {
+        assert_eq!(numbers, (0..1_000).collect::<Vec<_>>(), "{tenant}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_for_a_scope_again_gets_its_lane() {
     let home = Home::of(&["acme"]).await;

@@ -252,6 +252,30 @@ impl Recorder {
         self.committed(Some(caller)).await
     }
 
+    /// As [`scope`](Self::scope), from a thread that may wait; it needs no runtime.
+    ///
+    /// # Errors
+    /// As [`scope`](Self::scope).
+    pub fn scope_blocking(&self, scope: &Scope) -> Result<RecorderLane> {
+        pollster::block_on(self.scope(scope))
+    }
+
+    /// As [`commit`](Self::commit), from a thread that may wait; it needs no runtime.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_blocking(&self) -> Result<Receipt> {
+        pollster::block_on(self.commit())
+    }
+
+    /// As [`close`](Self::close), from a thread that may wait; it needs no runtime.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn close_blocking(self) -> Result<Vec<SegmentSummary>> {
+        pollster::block_on(self.close())
+    }
+
     async fn committed(&self, caller: Option<&[u8]>) -> Result<Receipt> {
         let number = self.shared.group.want(caller)?;
         self.reached(|progress| progress.receipt.number >= number).await
