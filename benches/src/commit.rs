@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domicile::engine::{Engine, Suite};
+use domicile::engine::{Engines, Suite};
 use domicile_record::{Recorder, RecorderOptions};
 use domicile_samples::{Records, records_of_about_300_bytes};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
+use crate::rounds::median;
 use crate::segment::Place;
 
 const INTERVALS: [Duration; 3] =
@@ -55,7 +56,7 @@ pub(crate) fn run(arguments: &[String]) {
     let (count, rounds) = if quick { (50_000_u64, 1) } else { (2_000_000, 5) };
     let records = records_of_about_300_bytes(count);
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let engine = domicile::engine::Engines::measured(Suite::default()).bulk;
+    let engine = Engines::measured(Suite::default()).bulk;
     let place = runtime.block_on(Place::new(engine));
     std::fs::create_dir_all("target/bench").unwrap();
     let mut rows = Vec::new();
@@ -74,15 +75,16 @@ pub(crate) fn run(arguments: &[String]) {
             waits.extend(waited);
         }
         waits.sort_unstable();
+        ratios.sort_by(f64::total_cmp);
         let at = |per_mille: usize| {
             let index = waits.len().saturating_sub(1) * per_mille / 1_000;
             waits.get(index).map_or(0.0, |wait: &Duration| wait.as_secs_f64() * 1e3)
         };
         let row = Row {
             interval_ms: interval.as_secs_f64() * 1e3,
-            plain_records_per_s: median(&mut plains),
-            recorder_records_per_s: median(&mut recorders),
-            ratio: median(&mut ratios),
+            plain_records_per_s: median(&plains),
+            recorder_records_per_s: median(&recorders),
+            ratio: median(&ratios),
             ratio_spread: [ratios[0], ratios[ratios.len() - 1]],
             commit_p50_ms: at(500),
             commit_p99_ms: at(990),
@@ -109,16 +111,12 @@ pub(crate) fn run(arguments: &[String]) {
         command: format!("scripts/bench commit {}", arguments.join(" ")).trim().to_owned(),
         records: count,
         rounds,
-        engine: engine_name(engine),
+        engine: engine.as_str().to_owned(),
         rows,
     };
     let text = serde_json::to_string_pretty(&results).unwrap();
     std::fs::write("target/bench/commit.json", text).unwrap();
     println!("written to target/bench/commit.json");
-}
-
-fn engine_name(engine: Engine) -> String {
-    engine.as_str().to_owned()
 }
 
 /// A file that is written through a buffer and synced once in the interval, and at the end.
@@ -182,9 +180,4 @@ fn recorded(
     let summaries = runtime.block_on(recorder.close()).unwrap();
     assert_eq!(summaries.iter().map(|summary| summary.bytes).sum::<u64>(), records.as_bytes().len() as u64);
     (taken, summaries.iter().map(|summary| summary.file_bytes).sum(), waits)
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

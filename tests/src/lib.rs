@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use domicile::{Config, Domicile, Place, RecordType, Region, Scope};
 use domicile_record::format::{Contents, Descriptor};
-use domicile_record::{SegmentWriter, Source, Stamp, WriterOptions};
+use domicile_record::{Outlet, SegmentWriter, Source, Stamp, WriterOptions};
 
 /// A place on the embedded default, in a directory that is removed with it: eu-central-1 and eu-west-1 in
 /// the EU, us-east-1 in the US; this host is in eu-central-1.
@@ -89,6 +89,18 @@ pub fn long_form() -> bool {
 fn directory() -> tempfile::TempDir {
     let memory = std::path::Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// Segments in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct InMemory;
+
+impl Outlet for InMemory {
+    type Sink = Vec<u8>;
+
+    fn open(&mut self, _: &domicile::Region) -> domicile::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
 }
 
 /// A file in memory that counts the octets that are read of it.

@@ -9,20 +9,9 @@
 
 use domicile::store::{KeyStore, SqliteStore};
 use domicile::{Code, Purpose};
-use domicile_record::{Elsewhere, Intake, IntakeOptions, Outlet, Scoping, Segment, Selection};
-use domicile_tests::{Home, scope};
+use domicile_record::{Elsewhere, Intake, IntakeOptions, Scoping, Segment, Selection};
+use domicile_tests::{Home, InMemory, scope};
 use proptest::prelude::*;
-
-/// Segments in memory.
-struct Memory;
-
-impl Outlet for Memory {
-    type Sink = Vec<u8>;
-
-    fn open(&mut self, _: &domicile::Region) -> domicile::Result<Vec<u8>> {
-        Ok(Vec::new())
-    }
-}
 
 /// All times that a sample may have.
 fn ever() -> std::ops::Range<domicile::Time> {
@@ -34,7 +23,7 @@ async fn sealed(home: &Home, input: &[u8], block_bytes: usize) -> Vec<u8> {
     let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
     options.framing = domicile_record::framing::Choice::Json;
     options.writer.block_bytes = block_bytes;
-    let mut intake = Intake::new(&home.domicile, options, Memory);
+    let mut intake = Intake::new(&home.domicile, options, InMemory);
     intake.read(input).await.unwrap();
     intake.finish().await.unwrap().segments.pop().unwrap().0
 }
@@ -54,7 +43,7 @@ async fn an_array_with_a_record_that_may_not_be_sealed_is_refused_by_name() {
     let mut options =
         IntakeOptions::new(Scoping::ByField { tenant: "tenant".into(), record_type: "type".into() });
     options.framing = domicile_record::framing::Choice::Json;
-    let mut intake = Intake::new(&home.domicile, options, Memory);
+    let mut intake = Intake::new(&home.domicile, options, InMemory);
     let input = r#"[{"tenant":"acme","type":"voice"},{"tenant":"initech","type":"voice"}]"#;
     let report = intake.read(input.as_bytes()).await.unwrap();
     assert_eq!(report.records, 2);
@@ -154,14 +143,14 @@ async fn an_intake_that_failed_takes_and_gives_nothing_more() {
     let mut options = IntakeOptions::new(Scoping::One(scope("acme")));
     options.time = Some("t".to_owned());
     options.backfill = Some(ever());
-    let mut intake = Intake::new(&home.domicile, options.clone(), Memory);
+    let mut intake = Intake::new(&home.domicile, options.clone(), InMemory);
     intake.read(good).await.unwrap();
     let error = intake.read(&b"t,n\n2026-01-01,1\nnonsense,2\n"[..]).await.unwrap_err();
     assert_eq!(error.code(), Code::InputTime);
     assert_eq!(intake.read(good).await.unwrap_err().code(), Code::WriterFailed);
     assert_eq!(intake.finish().await.unwrap_err().code(), Code::WriterFailed);
 
-    let mut intake = Intake::new(&home.domicile, options, Memory);
+    let mut intake = Intake::new(&home.domicile, options, InMemory);
     intake.read(good).await.unwrap();
     assert_eq!(intake.finish().await.unwrap().segments[0].1.records, 2);
 }
@@ -179,7 +168,7 @@ async fn event_times_lie_near_now_or_in_what_was_asked_for_and_that_is_on_record
     };
     let line = |days: i64| format!("t,n\n{},1\n", days_from(now, days));
     for (days, may) in [(0, true), (-39, true), (-41, false), (2, false), (-400, false)] {
-        let mut intake = Intake::new(&home.domicile, options(None), Memory);
+        let mut intake = Intake::new(&home.domicile, options(None), InMemory);
         let read = intake.read(line(days).as_bytes()).await;
         assert_eq!(
             read.err().map(|error| error.code()),
@@ -189,7 +178,7 @@ async fn event_times_lie_near_now_or_in_what_was_asked_for_and_that_is_on_record
     }
     let asked = days_from(now, -500)..days_from(now, -300);
     for (days, may) in [(-400, true), (0, true), (-200, false), (-600, false)] {
-        let mut intake = Intake::new(&home.domicile, options(Some(asked.clone())), Memory);
+        let mut intake = Intake::new(&home.domicile, options(Some(asked.clone())), InMemory);
         assert_eq!(intake.read(line(days).as_bytes()).await.is_ok(), may, "{days} days from {day}");
     }
     let export = home.domicile.export(&"eu-central-1".parse().unwrap()).await.unwrap();
@@ -229,7 +218,7 @@ async fn refusals_are_recorded_once_and_as_many_as_can_be_read() {
         input.push_str("globex,voice,1\n");
         (0..150).for_each(|number| input.push_str(&format!("nobody-{number},voice,1\n")));
     }
-    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Skip), Memory);
+    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Skip), InMemory);
     intake.read(input.as_bytes()).await.unwrap();
     assert_eq!(refusals(&home).await, [""; 0], "before all of them are known");
     let sealed = intake.finish().await.unwrap();
@@ -245,7 +234,7 @@ async fn refusals_are_recorded_once_and_as_many_as_can_be_read() {
     );
 
     // An input that fails leaves word of who was refused before.
-    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Refuse), Memory);
+    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Refuse), InMemory);
     let input = &b"tenant,type,n\nglobex,voice,1\nglobex,voice,1\nglobex,?,1\n"[..];
     assert_eq!(intake.read(input).await.unwrap_err().code(), Code::InputScope);
     assert_eq!(refusals(&home).await.len(), 102);
@@ -254,7 +243,7 @@ async fn refusals_are_recorded_once_and_as_many_as_can_be_read() {
 #[tokio::test]
 async fn what_may_be_a_phone_number_is_counted_and_not_named() {
     let home = Home::of(&["acme", "4930123456"]).await;
-    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Refuse), Memory);
+    let mut intake = Intake::new(&home.domicile, routed(Elsewhere::Refuse), InMemory);
     let input =
         "tenant,type,n\n4930123456,voice,1\n493023125000,voice,2\n0049-30-2312,voice,3\n123456,voice,4\n";
     intake.read(input.as_bytes()).await.unwrap();

@@ -98,6 +98,12 @@ impl Region {
     }
 }
 
+/// The one row of acme's key as it stands now.
+async fn row_of_acme(here: &Region) -> domicile::store::KeyRow {
+    let slot = domicile::store::KeySlot::tenant(&region(REGION), &acme(), "2026-11".parse().unwrap());
+    here.memory.versions(&slot).await.unwrap().remove(0).row
+}
+
 fn acme() -> Scope {
     Scope::new("acme", RecordType::VOICE).unwrap()
 }
@@ -414,13 +420,7 @@ async fn a_row_put_back_below_two_tombstones_is_made_good() {
     let here = Region::new().await;
     let process = here.process().await;
     let (first, second) = (sealed(&process).await.unwrap(), sealed(&process).await.unwrap());
-    let filter = RowFilter {
-        region: region(REGION),
-        kind: KeyKind::Tenant,
-        period: None,
-        tenant: Some(acme().tenant),
-    };
-    let old = here.memory.load_many(&filter, None, 10).await.unwrap().remove(0).row;
+    let old = row_of_acme(&here).await;
     erase_acme(&process, &first).await.unwrap();
     erase_acme(&process, &second).await.unwrap();
     let export = process.export(&region(REGION)).await.unwrap();
@@ -697,13 +697,7 @@ async fn one_row_put_back_is_known_by_its_tombstone() {
     let here = Region::new().await;
     let process = here.process().await;
     let bytes = sealed(&process).await.unwrap();
-    let filter = RowFilter {
-        region: region(REGION),
-        kind: KeyKind::Tenant,
-        period: None,
-        tenant: Some(acme().tenant),
-    };
-    let old = here.memory.load_many(&filter, None, 10).await.unwrap().remove(0).row;
+    let old = row_of_acme(&here).await;
     erase_acme(&process, &bytes).await.unwrap();
     let export = process.export(&region(REGION)).await.unwrap();
     here.memory.put_back(old);

@@ -20,10 +20,10 @@ use domicile::store::{Fault, FaultyStore, KeyStore, MemoryStore};
 use domicile::{Action, Code, Domicile, KnownRegion, ManualClock, Purpose, Result};
 use domicile_record::format::{Contents, Descriptor, LaneNo, Origin};
 use domicile_record::{
-    Adopting, Erasable, Intake, IntakeOptions, Outlet, Scoping, Segment, SegmentWriter, Selection, Stamp,
+    Adopting, Erasable, Intake, IntakeOptions, Scoping, Segment, SegmentWriter, Selection, Stamp,
     WriterOptions, erase,
 };
-use domicile_tests::{descriptor, place, region, scope};
+use domicile_tests::{InMemory, descriptor, place, region, scope};
 
 const REGION: &str = "eu-central-1";
 
@@ -282,17 +282,6 @@ async fn a_denial_ends_keys_in_use_at_the_next_asking_and_an_outage_at_the_hard_
     // A denial is not taken back by itself: whoever opens it again asks again.
     assert_eq!(segment.blocks().next().unwrap().unwrap_err().code(), Code::KmsDenied);
     assert!(opened(&process, &bytes).await.blocks().all(|block| block.is_ok()));
-}
-
-/// Segments in memory.
-struct InMemory;
-
-impl Outlet for InMemory {
-    type Sink = Vec<u8>;
-
-    fn open(&mut self, _: &domicile::Region) -> Result<Vec<u8>> {
-        Ok(Vec::new())
-    }
 }
 
 /// What happens before a piece of an input comes.

@@ -21,10 +21,10 @@ use domicile::store::{KeyState, KeyStore, MemoryStore, RowFilter};
 use domicile::{Action, Code, Domicile, KnownRegion, ManualClock, Permit, Purpose, Result, TenantId};
 use domicile_record::format::{Contents, LaneNo, Origin};
 use domicile_record::{
-    Adopting, Erasable, Intake, IntakeOptions, Outlet, Scoping, Segment, SegmentWriter, Selection, Stamp,
+    Adopting, Erasable, Intake, IntakeOptions, Scoping, Segment, SegmentWriter, Selection, Stamp,
     WriterOptions, erase,
 };
-use domicile_tests::{descriptor, place, region, scope};
+use domicile_tests::{InMemory, descriptor, place, region, scope};
 
 const REGION: &str = "eu-central-1";
 
@@ -231,16 +231,6 @@ async fn keys_are_made_ahead_for_everybody_else() {
     assert_eq!(report.without.iter().map(TenantId::as_str).collect::<Vec<_>>(), ["acme"]);
     // globex's, and the region's own.
     assert_eq!((report.made, report.later), (2, 0));
-}
-
-struct InMemory;
-
-impl Outlet for InMemory {
-    type Sink = Vec<u8>;
-
-    fn open(&mut self, _: &domicile::Region) -> Result<Vec<u8>> {
-        Ok(Vec::new())
-    }
 }
 
 /// This host as a post of the region.

@@ -27,6 +27,18 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Makes a directory whose parent is there; one that is there already is fine. Whether it was made. Its name is not durable yet.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_directory(path: &Path) -> io::Result<bool> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// How the name of a file begins and ends that is written and not published yet.
 const TEMPORARY: (&str, &str) = (".domicile-", ".part");
 

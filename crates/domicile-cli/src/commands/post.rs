@@ -11,7 +11,7 @@ use domicile::post::{Bundle, BundleTerms, Post, PostIdentity, PostPublic};
 use domicile::posts::Posts;
 use domicile::random::OsRandom;
 use domicile::{Code, Config, Domicile, Error, Region, Result, Scope, SystemClock, Time};
-use domicile_record::{Adopting, Intake, IntakeOptions, Scoping, SegmentSummary};
+use domicile_record::{Adopting, Intake, IntakeOptions, Scoping};
 use serde::Serialize;
 
 use super::home::table;
@@ -222,7 +222,7 @@ async fn adopt_one(
 ) -> Result<AdoptedJson> {
     let adopting = Adopting::examine(domicile, posts, input.open_anywhere()?).await?;
     let (before, post) = (adopting.was_adopted(), adopting.post().to_string());
-    let path = place_of(output, adopting.summary());
+    let path = output.join(adopting.summary().path());
     let (summary, ended) = if before && path.exists() {
         (adopting.summary().clone(), Vec::new())
     } else {
@@ -352,12 +352,6 @@ fn write(file: &mut NewFile, bytes: &[u8], path: &Path) -> Result<()> {
 }
 
 /// `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
-fn place_of(output: &Path, summary: &SegmentSummary) -> PathBuf {
-    let created = summary.created.to_string();
-    let day = created.get(..10).unwrap_or(&created);
-    output.join(summary.place.region.as_str()).join(day).join(format!("{}.dseg", summary.id))
-}
-
 fn make(directory: &Path) -> Result<()> {
     let failed = |source| {
         Error::output_failed("the output directory could not be made", source)

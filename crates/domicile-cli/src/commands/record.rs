@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::thread::JoinHandle;
 
-use domicile::{Code, Error, Result, Scope};
+use domicile::{Code, Domicile, Error, Result, Scope};
 use domicile_record::{Feed, Receipt, Recorder, RecorderOptions, WriterOptions};
 
 use super::seal::warn_of_near_miss;
@@ -20,11 +20,14 @@ pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: 
     };
     warn_of_near_miss(record_type, report);
     let scope = Scope { tenant: tenant.clone(), record_type: record_type.clone() };
-    let domicile = input::domicile(common, report).await?;
+    let config = input::config(common, report)?;
+    // The recorder itself follows what becomes of its keys.
+    let domicile = Domicile::from_config(&config).await?;
+    report.closes(&domicile);
     let mut options = RecorderOptions::default();
     options.writer = WriterOptions { suite: seal.suite.into(), ..WriterOptions::default() };
     options.commit_interval = seal.commit_interval;
-    options.event_window = input::config(common, report)?.event_window();
+    options.event_window = config.event_window();
     // Before anything is read: what comes through a pipe cannot be read again.
     domicile.permit(&scope, domicile::Action::Seal).await.map(drop)?;
     let recorder = Recorder::with_options(&domicile, &seal.output, options).await?;

@@ -436,13 +436,12 @@ impl OutputDirectories {
 
     fn ensure(&self, directory: &Path) -> Result<()> {
         files::refuse_foreign_link(directory)?;
-        match fs::create_dir(directory) {
-            Ok(()) => self.made.borrow_mut().push(directory.to_owned()),
-            Err(source) if source.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
-            Err(source) => {
-                return Err(Error::output_failed("the output directory could not be made", source)
-                    .at(directory.display().to_string()));
-            }
+        let made = files::make_directory(directory).map_err(|source| {
+            Error::output_failed("the output directory could not be made", source)
+                .at(directory.display().to_string())
+        })?;
+        if made {
+            self.made.borrow_mut().push(directory.to_owned());
         }
         files::sync_directory(directory).map_err(|source| {
             Error::output_failed("a directory could not be made durable", source)

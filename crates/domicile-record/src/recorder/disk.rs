@@ -2,13 +2,13 @@
 //! reorders what was not synced.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use domicile::files::sync_directory;
+use domicile::files::{make_directory, refuse_foreign_link, sync_directory};
 
 use crate::writer::Sink;
 
@@ -53,12 +53,8 @@ const SEGMENT_MODE: u32 = 0o644;
 
 impl Disk for LocalDisk {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        domicile::files::refuse_foreign_link(path).map_err(io::Error::other)?;
-        match fs::create_dir(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-            Err(error) => return Err(error),
-        }
+        refuse_foreign_link(path).map_err(io::Error::other)?;
+        make_directory(path)?;
         // Also of one that is there: whoever made it may have been killed before this.
         sync_directory(path)
     }

@@ -209,8 +209,8 @@ impl Group {
                     self.state().ended.push(summary);
                 }
             }
-            if !closes && is_due(shard, base) {
-                ask_to_turn(shard, asks);
+            if !closes {
+                turn_if_due(shard, base, asks);
             }
         }
         self.progress.send_modify(|progress| {
@@ -279,21 +279,15 @@ fn settle(shard: &Shard, taken: u64) {
     state.unsettled_bytes = 0;
 }
 
-/// Whether another segment is to follow the one that is written.
-fn is_due(shard: &Shard, base: &Base) -> bool {
-    let state = shard.state();
-    let Some(writer) = state.writer.as_ref().filter(|_| !state.turning) else { return false };
-    let options = &base.options;
-    writer.file_bytes() >= options.segment_bytes
-        || writer.lanes() > options.segment_lanes
-        || base.is_aged(&state)
-}
-
-pub(super) fn ask_to_turn(shard: &Arc<Shard>, asks: &mpsc::WeakUnboundedSender<Ask>) {
+/// Asks for the segment that is to follow the one that is written, once, where it is time for it.
+fn turn_if_due(shard: &Arc<Shard>, base: &Base, asks: &mpsc::WeakUnboundedSender<Ask>) {
     let mut state = shard.state();
-    if !state.turning
-        && let Some(asks) = asks.upgrade()
-    {
+    let Some(writer) = state.writer.as_ref().filter(|_| !state.turning) else { return };
+    let options = &base.options;
+    let due = writer.file_bytes() >= options.segment_bytes
+        || writer.lanes() > options.segment_lanes
+        || base.is_aged(&state);
+    if let Some(asks) = asks.upgrade().filter(|_| due) {
         state.turning = true;
         // Whoever takes it is there as long as the recorder is.
         let _ = asks.send(Ask::Turn(shard.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domicile::audit::EventKind;
 use domicile::{Code, Error, Period, Result};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::Base;
 use super::disk::SegmentFile;
@@ -41,8 +41,8 @@ pub(super) fn run(base: &Arc<Base>, group: &Arc<Group>, mut asks: mpsc::Unbounde
     runtime.block_on(local.run_until(async move {
         let mut tick = tokio::time::interval(base.domicile.keyring().poll_age());
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // What whoever closes the recorder waits for.
-        let mut pending: Vec<tokio::task::JoinHandle<()>> = Vec::new();
+        // What whoever closes the recorder waits for. Each is on its own: a key that is not to be had delays no other.
+        let mut pending = JoinSet::new();
         loop {
             let ask = tokio::select! {
                 ask = asks.recv() => ask,
@@ -51,26 +51,24 @@ pub(super) fn run(base: &Arc<Base>, group: &Arc<Group>, mut asks: mpsc::Unbounde
                     continue;
                 }
             };
+            // Those that are done are forgotten.
+            while pending.try_join_next().is_some() {}
             match ask {
                 None => break,
-                // Each on its own: a key that is not to be had delays no other.
                 Some(Ask::Lane { shard, slot, period, answer }) => {
                     let group = group.clone();
-                    pending.retain(|task| !task.is_finished());
-                    pending.push(tokio::task::spawn_local(async move {
+                    pending.spawn_local(async move {
                         // Whoever asked may have gone.
                         let _ = answer.send(open_lane(&shard, &group, slot, period).await);
-                    }));
+                    });
                 }
                 Some(Ask::Turn(shard)) => {
                     let group = group.clone();
-                    pending.retain(|task| !task.is_finished());
-                    pending.push(tokio::task::spawn_local(async move { turn(&shard, &group).await }));
+                    pending.spawn_local(async move { turn(&shard, &group).await });
                 }
                 Some(Ask::Ended(summary)) => {
                     let base = base.clone();
-                    pending.retain(|task| !task.is_finished());
-                    pending.push(tokio::task::spawn_local(async move { record(&base, &summary).await }));
+                    pending.spawn_local(async move { record(&base, &summary).await });
                 }
                 Some(Ask::Home { scope, answer }) => {
                     let base = base.clone();
@@ -80,10 +78,8 @@ pub(super) fn run(base: &Arc<Base>, group: &Arc<Group>, mut asks: mpsc::Unbounde
                     });
                 }
                 Some(Ask::Flush(answer)) => {
-                    for task in pending.drain(..) {
-                        // A task that failed has said so.
-                        let _ = task.await;
-                    }
+                    // A task that failed has said so.
+                    while pending.join_next().await.is_some() {}
                     let _ = answer.send(());
                 }
             }

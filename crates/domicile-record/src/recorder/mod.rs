@@ -23,7 +23,7 @@ pub use lane::RecorderLane;
 
 use crate::format::{Commit, SegmentHeader};
 use crate::framing::Framing;
-use crate::writer::{SegmentSummary, WriterOptions};
+use crate::writer::{SegmentSummary, WriterOptions, path_of};
 use group::{End, Group, Progress};
 use keys::Ask;
 use shard::{Shard, ShardState};
@@ -357,14 +357,13 @@ impl Base {
         })
     }
 
-    /// Begins the file of a segment: `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
+    /// Begins the file of a segment, in directories that are made if they are not there.
     fn create_file(&self, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
-        let created = header.created.to_string();
-        let of_region = self.directory.join(header.place.region.as_str());
-        let of_day = of_region.join(created.get(..10).unwrap_or(&created));
-        self.create_directory(&of_region)?;
-        self.create_directory(&of_day)?;
-        let path = of_day.join(format!("{}.dseg", header.id));
+        let path = self.directory.join(path_of(&header.place.region, header.created, header.id));
+        let above: Vec<_> = path.ancestors().skip(1).take(2).collect();
+        for directory in above.into_iter().rev() {
+            self.create_directory(directory)?;
+        }
         self.disk.create(&path).map_err(|source| {
             Error::output_failed("a segment could not be begun", source).at(path.display().to_string())
         })

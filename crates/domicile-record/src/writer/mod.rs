@@ -5,6 +5,7 @@ mod lane;
 mod output;
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use domicile::audit::{Event, EventKind};
@@ -129,6 +130,12 @@ pub struct SegmentSummary {
 }
 
 impl SegmentSummary {
+    /// Where it stands below a directory of segments.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        path_of(&self.place.region, self.created, self.id)
+    }
+
     /// An event about this segment.
     pub(crate) fn event(&self, kind: EventKind) -> Event {
         Event::new(kind)
@@ -855,6 +862,13 @@ impl<S: Sink> std::fmt::Debug for SegmentWriter<S> {
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
+}
+
+/// Where a segment stands below a directory of segments: `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
+pub(crate) fn path_of(region: &Region, created: Time, id: SegmentId) -> PathBuf {
+    let created = created.to_string();
+    let day = created.get(..10).unwrap_or(&created);
+    Path::new(region.as_str()).join(day).join(format!("{id}.dseg"))
 }
 
 /// Who gets keys for lanes: asked without the writer, which goes on meanwhile.

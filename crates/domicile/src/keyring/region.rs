@@ -229,6 +229,12 @@ impl RegionKeys {
         }
     }
 
+    /// Whose key services a row needs to be sealed anew: it lies under the branch key of its tenant, or is to.
+    pub(super) fn concerned_by(&self, row: &KeyRow) -> TenantId {
+        let (owner, _) = row.parent();
+        if owner == TenantId::REGION { self.owner_of(&row.identity.slot.scope) } else { owner }
+    }
+
     /// Whose branch key seals the keys of this scope from now on.
     pub(super) fn owner_of(&self, scope: &Scope) -> TenantId {
         let own = self.custodies.get(&scope.tenant).is_some_and(Custody::seals);

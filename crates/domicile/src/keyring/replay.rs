@@ -16,7 +16,7 @@ use crate::guard::Permit;
 use crate::ledger::{Said, Statement, StatementKind, content, digest, overtaken};
 use crate::puncture::LeafNumber;
 use crate::random::Randomness;
-use crate::scope::{Scope, TenantId};
+use crate::scope::Scope;
 use crate::store::{
     Buried, Incarnation, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState, LedgerEntry, RowWrite, StoredKey,
     Write, Written,
@@ -211,9 +211,7 @@ impl RegionKeys {
         }
         let (replaces, slot) = (row.generation, row.identity.slot.clone());
         let generation = replaces.checked_add(1).ok_or_else(|| unverified(&slot))?.max(taken.generation);
-        // The key lies under the branch key of its tenant, or is to.
-        let (owner, today) = (row.parent().0, self.owner_of(&slot.scope));
-        let owner = if owner == TenantId::REGION { today } else { owner };
+        let owner = self.concerned_by(&row);
         match self.without_again(row, taken, generation, leaves).await {
             Ok(Some(row)) => {
                 let leaves = leaves.to_vec();

@@ -24,7 +24,7 @@ use crate::store::{
 };
 
 /// How many rows are read at once.
-pub(super) const ROWS: u32 = 1_000;
+const ROWS: u32 = 1_000;
 
 /// How many rows are sealed anew in one write, and how many octets of them: rows that lost many leaves are long.
 const RESEALED_ROWS: usize = 250;
@@ -243,7 +243,11 @@ impl RegionKeys {
     /// The rows of a kind: of the whole region, or of a tenant.
     pub(super) fn pages(&self, kind: KeyKind, tenant: Option<&TenantId>) -> Pages<'_> {
         let region = self.place.region.clone();
-        let filter = RowFilter { region, kind, period: None, tenant: tenant.cloned() };
+        self.pages_of(RowFilter { region, kind, period: None, tenant: tenant.cloned() })
+    }
+
+    /// The rows that a filter asks for.
+    pub(super) fn pages_of(&self, filter: RowFilter) -> Pages<'_> {
         Pages { store: &*self.store, filter, after: None }
     }
 
@@ -317,9 +321,7 @@ impl RegionKeys {
             if stored.row.state == KeyState::Destroyed {
                 continue;
             }
-            // A key lies under the branch key of its tenant, or is to.
-            let (tenant, today) = (parent(&stored.row).0, self.owner_of(&stored.row.identity.slot.scope));
-            let owner = if tenant == TenantId::REGION { today } else { tenant };
+            let owner = self.concerned_by(&stored.row);
             let resealed = self.resealed_today(stored.standing()?).await;
             if let Some(row) = report.unless_of_tenant(&owner, resealed)? {
                 bytes += row.row.sealed.len();

@@ -5,7 +5,6 @@ use std::mem;
 use std::sync::Arc;
 
 use super::region::{RegionKeys, is_of_tenant};
-use super::rotate::ROWS;
 use super::tenant::{SlotKeys, parent};
 use super::{Keyring, region_permit};
 use crate::context::KeyKind;
@@ -13,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::guard::{Action, Permit};
 use crate::period::Period;
 use crate::scope::TenantId;
-use crate::store::{KeyIdentity, RowFilter, StoredKey};
+use crate::store::{RowFilter, StoredKey};
 
 /// What a cold cache was filled with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,20 +44,17 @@ impl Keyring {
         let region = self.region(&permit.home().region)?;
         region.catch_up().await?;
         let mut warming = Warming { region, period, away: BTreeSet::new(), scopes: 0 };
-        let filter = RowFilter {
+        let mut pages = region.pages_of(RowFilter {
             region: region.place.region.clone(),
             kind: KeyKind::Tenant,
             period: Some(period),
             tenant: None,
-        };
-        let mut after: Option<KeyIdentity> = None;
+        });
         // The versions of one slot, which may stand on two pages; and what had been made stale before they were read.
         let (mut slot, mut since): (Vec<StoredKey>, _) = (Vec::new(), 0);
         loop {
             let staled = region.slots.staled();
-            let page = region.store.load_many(&filter, after.as_ref(), ROWS).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.row.identity.clone());
+            let Some(page) = pages.next().await? else { break };
             for stored in page {
                 if slot.first().is_none_or(|first| first.row.identity.slot != stored.row.identity.slot) {
                     warming.put(mem::take(&mut slot), since).await?;

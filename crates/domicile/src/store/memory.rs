@@ -11,7 +11,6 @@ use super::{
     KeySlot, KeyState, KeyStore, LedgerEntry, RowFilter, SignedChoices, StoreMark, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
-use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::home::{ChosenHome, HomeChoice, Types};
 use crate::puncture::LeafNumber;
@@ -164,11 +163,9 @@ impl KeyStore for MemoryStore {
         let mut contents = self.contents();
         let stands = write.rows.iter().all(|row| {
             let standing = contents.row(&row.row.identity).map(|standing| standing.generation);
-            let buries_branch =
-                row.row.identity.slot.kind == KeyKind::Branch && row.row.state == KeyState::Destroyed;
             standing == row.replaces
                 && contents.has_parent(&row.row)
-                && (!buries_branch || contents.is_childless(&row.row.identity))
+                && (!row.row.ends_a_branch() || contents.is_childless(&row.row.identity))
         });
         let next = write.entry.as_ref().is_none_or(|entry| contents.is_next(&write.region, entry));
         if !stands || !next {

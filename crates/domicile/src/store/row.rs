@@ -164,6 +164,11 @@ impl KeyRow {
         Some(KeyIdentity { slot: KeySlot::branch(region, &owner, period.month()), version })
     }
 
+    /// Whether this is what is left of a branch key: nothing may lie under it.
+    pub(crate) fn ends_a_branch(&self) -> bool {
+        self.identity.slot.kind == KeyKind::Branch && self.state == KeyState::Destroyed
+    }
+
     /// What is authenticated with a sealed key: everything in the row but the sealed key itself.
     #[must_use]
     pub fn associated(&self, label: &str) -> Vec<u8> {

@@ -492,8 +492,7 @@ impl<S: Sql> Lease<'_, S> {
         if self.execute(&sql, &values).await? != 1 {
             return Ok(false);
         }
-        let buries_branch = identity.slot.kind == KeyKind::Branch && *state == KeyState::Destroyed;
-        Ok(!buries_branch || self.is_childless(identity).await?)
+        Ok(!write.row.ends_a_branch() || self.is_childless(identity).await?)
     }
 
     /// Whether no row lies under a branch key.
