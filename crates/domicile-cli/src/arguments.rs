@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Why(Why),
     /// Verify every tag, total and index of segments
     Verify(Verify),
+    /// Close what a crash left of segments; what is cut is kept beside them
+    Recover(Recover),
     /// Keys: list, rotate, erase, expire, hold, shred; make a restored store good
     #[command(subcommand)]
     Key(KeyCommand),
@@ -604,6 +606,13 @@ pub(crate) struct Why {
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// Segments: files, directories, `-` for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Segments, or directories with them; each is replaced by its closed edition, or left as it is
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<OsString>,
 }

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
             Command::Inspect(inspect) => commands::inspect::run(inspect, &report),
             Command::Why(why) => commands::why::run(common, why, &report).await,
             Command::Verify(verify) => commands::verify::run(common, verify, &report).await,
+            Command::Recover(recover) => commands::recover::run(common, recover, &report).await,
             Command::Key(KeyCommand::List(list)) => commands::key::list(common, list, &report).await,
             Command::Key(KeyCommand::Rotate(rotate)) => commands::key::rotate(common, rotate, &report).await,
             Command::Key(KeyCommand::Ahead(ahead)) => commands::key::ahead(common, ahead, &report).await,

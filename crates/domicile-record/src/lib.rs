@@ -2,6 +2,8 @@
 
 mod adopt;
 mod block_buffer;
+mod compact;
+mod disk;
 pub mod format;
 pub mod framing;
 mod inspect;
@@ -10,7 +12,9 @@ mod lane_key;
 mod open;
 mod reader;
 mod recorder;
+mod recover;
 mod refusals;
+mod region_end;
 mod rewrap;
 mod rewrite;
 mod running_hash;
@@ -20,12 +24,16 @@ mod why;
 mod writer;
 
 pub use adopt::Adopting;
+pub use compact::{Compacting, Compaction, compact};
+pub use disk::{Disk, DiskFile, LocalDisk};
 pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
-pub use reader::{Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase};
-pub use recorder::{
-    Disk, DiskFile, Feed, LaneOptions, LocalDisk, Receipt, Recorder, RecorderLane, RecorderOptions,
+pub use reader::{
+    Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase, replaced_among,
+    replaced_by,
 };
+pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
+pub use recover::{Cut, Recovering, Recovery, recover};
 pub use rewrap::{Rewrapped, rewrap};
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};

@@ -134,9 +134,7 @@ impl<S: Source> Segment<S> {
                     check.footer(at, &header)?;
                 }
                 Step::Block { at, header, encoded } => {
-                    body.resize(header.body_bytes(), 0);
-                    let from = at + BlockHeader::BYTES as u64;
-                    self.file.source.read_at(from, &mut body).map_err(|source| unreadable(from, source))?;
+                    self.file.read_body(at, &header, &mut body)?;
                     check.block(at, &header, &encoded, &mut body);
                 }
                 Step::Damage { at, bytes } | Step::Tail { at, bytes } => {
@@ -164,6 +162,8 @@ struct LaneCheck<'a> {
     last_arrival: Option<i64>,
     sections: Vec<Section>,
     blocks: Vec<IndexEntry>,
+    /// The hash of the last block that passed: what lane 0 keeps of the lane. Zeros stand for the opening's.
+    last_hash: [u8; 32],
 }
 
 /// Where in a lane the next block stands: kinds follow one another in this order.
@@ -187,7 +187,8 @@ struct Check<'a, S> {
     verified: u64,
     hash: HashCheck,
     durable: u64,
-    end_hashes: BTreeMap<LaneNo, [u8; 32]>,
+    /// Lane 0 says that a crash cut the segment short: lanes need no ends.
+    recovered: bool,
     /// The ordinal of lane 0's end, which vouches for all before it.
     last_ordinal: Option<u64>,
     /// The segment leaf that lane 0 names; all lanes name the same.
@@ -273,7 +274,7 @@ impl<'a, S: Source> Check<'a, S> {
             verified: 0,
             hash,
             durable: 0,
-            end_hashes: BTreeMap::new(),
+            recovered: false,
             last_ordinal: None,
             segment_leaf: None,
             footer: false,
@@ -367,10 +368,12 @@ impl<'a, S: Source> Check<'a, S> {
         let Some(readable) = lane.lane else {
             // Its key is not to be had here: the structure was checked, and nothing more can be.
             let tag = tag_of(header, body).ok_or("a block without a tag")?;
+            lane.last_hash = end_hash(encoded, &tag);
             return self.hash.add(header.ordinal, HashItem::Sealed(*encoded, tag));
         };
         let tag = readable.opener.open(header, encoded, body).map_err(|error| error.what().to_owned())?;
         self.verified += 1;
+        lane.last_hash = end_hash(encoded, &tag);
         let malformed = |source: Malformed| format!("sealed with contents that make no sense: {source}");
         match header.kind {
             BlockKind::Data => lane.data(header, std::mem::take(body)).map_err(malformed)?,
@@ -381,7 +384,6 @@ impl<'a, S: Source> Check<'a, S> {
             }
             BlockKind::LaneEnd => {
                 lane.end(body)?;
-                self.end_hashes.insert(header.lane, end_hash(encoded, &tag));
                 if header.lane == LaneNo::REGION {
                     self.region_end(at, header)?;
                 }
@@ -447,6 +449,7 @@ impl<'a, S: Source> Check<'a, S> {
         let Some(summary) = summary else { return Err("lane 0 ends without a summary".to_owned()) };
         self.hash.expect(header.ordinal, at, summary.running_hash);
         self.last_ordinal = Some(header.ordinal);
+        self.recovered = summary.recovered;
         let mut others = self.lanes.iter().filter(|(lane, _)| **lane != LaneNo::REGION);
         for entry in &entries {
             let Some((number, lane)) = others.next() else {
@@ -457,10 +460,14 @@ impl<'a, S: Source> Check<'a, S> {
             }
             let key =
                 lane.key.as_ref().is_some_and(|key| key.scope == entry.scope && key.period == entry.period);
-            let counts = lane.lane.is_none()
-                || (lane.records, lane.bytes) == (entry.records, entry.bytes)
-                    && self.end_hashes.get(number) == Some(&entry.end_hash);
-            if !key || lane.next_sequence != entry.blocks || !counts {
+            let counts = match lane.lane {
+                // What a crash cut short was counted by nobody.
+                _ if summary.recovered => (entry.records, entry.bytes) == (0, 0),
+                Some(_) => (lane.records, lane.bytes) == (entry.records, entry.bytes),
+                None => true,
+            };
+            let last = (lane.next_sequence, lane.last_hash) == (entry.blocks, entry.end_hash);
+            if !key || !last || !counts {
                 return Err(format!("lane {number} is not what lane 0 says of it"));
             }
         }
@@ -523,7 +530,7 @@ impl<'a, S: Source> Check<'a, S> {
             let open: Vec<_> = self
                 .lanes
                 .iter()
-                .filter(|(_, lane)| lane.stage != Stage::Ended)
+                .filter(|(_, lane)| lane.stage != Stage::Ended && !self.recovered)
                 .map(|(lane, _)| *lane)
                 .collect();
             for lane in open {
@@ -603,6 +610,7 @@ impl<'a> LaneCheck<'a> {
             last_arrival: None,
             sections: Vec::new(),
             blocks: Vec::new(),
+            last_hash: [0; 32],
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod passphrase;
 pub(crate) mod places;
 pub(crate) mod post;
 pub(crate) mod record;
+pub(crate) mod recover;
 pub(crate) mod seal;
 pub(crate) mod store;
 pub(crate) mod verify;
