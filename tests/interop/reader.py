@@ -592,6 +592,8 @@ class Segment:
         self.running = hashlib.sha256(b"domicile/v1/running-hash" + self.fixed)  # SEG-18
         self.finished = False
         at = HEADER
+        if int.from_bytes(self.header[104:108], "big"):
+            at = self.accept_by_ordinal()
         while not self.finished:
             need(at < len(data), "unfinished: the file ends before lane 0 does")  # SEG-19
             try:
@@ -602,6 +604,20 @@ class Segment:
             at = block.end
         self.end = at
         self.check_inputs()
+
+    def accept_by_ordinal(self):
+        # SEG-47: the blocks of a later edition may stand in another order
+        at, blocks = HEADER, []
+        while at < len(self.data):
+            block = parse_block(self.data, at, self.id)
+            if block.kind == FOOTER:
+                break
+            blocks.append(block)
+            at = block.end
+        for block in sorted(blocks, key=lambda block: block.ordinal):
+            need(not self.finished, "a block behind the end of lane 0")
+            self.accept(block)
+        return at
 
     def accept(self, block):
         need(block.ordinal == self.ordinal, f"block at {block.offset}: ordinal {block.ordinal}, not {self.ordinal}")

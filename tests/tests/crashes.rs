@@ -17,7 +17,7 @@ use std::time::Duration;
 use domicile::{Domicile, Purpose};
 use domicile_record::format::{BlockHeader, BlockKind, LaneNo, LaneOpen, SegmentHeader};
 use domicile_record::{
-    Recorder, RecorderOptions, Recovery, Segment, Selection, State, replaced_among, verify,
+    Recorder, RecorderOptions, Recovery, Segment, Selection, State, replaced_among, replaced_by, verify,
 };
 use domicile_tests::disk::{Dice, SimulatedDisk};
 use domicile_tests::{Home, long_form, scope};
@@ -179,6 +179,12 @@ async fn whatever_a_crash_leaves_what_was_said_to_be_safe_is_there_and_is_closed
     let disk = SimulatedDisk::default();
     record(&disk, &home, 400).await;
     assert!(disk.segments().len() > 2, "segments follow one another");
+    let mut compacted = 0;
+    for bytes in disk.segments() {
+        let replaced = replaced_by(&home.domicile, &bytes[..], Purpose::Support).await.unwrap();
+        compacted += replaced.len();
+    }
+    assert!(compacted > 1, "and are compacted");
     let mut pairs = Pairs::default();
     let only: Option<u64> = std::env::var("DOMICILE_SEED").ok().map(|seed| seed.parse().unwrap());
     let seeds = only.map_or(0..if long_form() { 10_000 } else { 600 }, |seed| seed..seed + 1);

@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Close what a crash left of segments; what is cut is kept beside them
     Recover(Recover),
+    /// Write finished segments anew with each lane in one piece; no key is needed
+    Settle(Settle),
+    /// Write the records of segments anew in full blocks under fresh keys, in one segment for each region
+    Compact(Compact),
     /// Keys: list, rotate, erase, expire, hold, shred; make a restored store good
     #[command(subcommand)]
     Key(KeyCommand),
@@ -615,6 +619,29 @@ pub(crate) struct Recover {
     /// Segments, or directories with them; each is replaced by its closed edition, or left as it is
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Settle {
+    /// Segments, or directories with them; they stay as they are
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+    /// The directory under which the new editions are written: <region>/<day>/<segment>.dseg
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    /// Segments, or directories with them
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+    /// The directory under which the new segments are written: <region>/<day>/<segment>.dseg
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Retire what is replaced, in every copy, and remove it, once the new segment is verified and has its name
+    #[arg(long)]
+    pub(crate) retire: bool,
 }
 
 #[derive(Debug, Subcommand)]

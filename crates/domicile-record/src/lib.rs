@@ -19,6 +19,7 @@ mod rewrap;
 mod rewrite;
 mod running_hash;
 mod seal;
+mod settle;
 mod verify;
 mod why;
 mod writer;
@@ -29,12 +30,13 @@ pub use disk::{Disk, DiskFile, LocalDisk};
 pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
 pub use reader::{
-    Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase, replaced_among,
-    replaced_by,
+    Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase, header_of,
+    replaced_among, replaced_by,
 };
 pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
 pub use recover::{Cut, Recovering, Recovery, recover};
 pub use rewrap::{Rewrapped, rewrap};
+pub use settle::settle;
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};
 pub use writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};

@@ -12,7 +12,7 @@ use crate::disk::{Disk, FileSink, LocalDisk};
 use crate::format::{SegmentHeader, SegmentId};
 use crate::reader::{Source, replaced_by, retire_replaced};
 use crate::verify::verify;
-use crate::writer::{SegmentSummary, WriterOptions, path_of};
+use crate::writer::{SegmentSummary, WriterOptions};
 
 /// What compaction wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) async fn compact_on(
     let compacting = Compacting::examine(domicile, sources.iter().cloned()).await?;
     let mut path = PathBuf::new();
     let open = |header: &SegmentHeader| {
-        path = directory.join(path_of(&header.place.region, header.created, header.id));
+        path = directory.join(header.path());
         let above: Vec<_> = path.ancestors().skip(1).take(3).collect();
         for directory in above.into_iter().rev() {
             disk.create_directory(directory).map_err(failed)?;
@@ -66,7 +66,11 @@ pub(crate) async fn compact_on(
     let written = compacting.write(open, options).await;
     let part = part_of(&path);
     let summary = match written {
-        Ok((_, summary)) => summary,
+        Ok((sink, summary)) => {
+            // Whoever takes it to verify it finds nobody writing.
+            drop(sink);
+            summary
+        }
         Err(error) => {
             give_up(disk, &part);
             return Err(error);

@@ -332,6 +332,14 @@ impl<'a, S: Source> Places<'a, S> {
     }
 }
 
+/// The header of a segment: which it is, and where its records are at home. No key is needed, and nothing is vouched for.
+///
+/// # Errors
+/// [`SegmentForeign`](Code::SegmentForeign) and the like for what is no segment; [`InputFailed`](Code::InputFailed).
+pub fn header_of<S: Source>(source: S) -> Result<SegmentHeader> {
+    read_header(&source).map(|(header, _)| header)
+}
+
 fn read_header<S: Source>(source: &S) -> Result<(SegmentHeader, u64)> {
     let length = source.length().map_err(|source| unreadable(0, source))?;
     let mut bytes = [0; SegmentHeader::BYTES];

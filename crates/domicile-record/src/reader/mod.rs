@@ -26,6 +26,7 @@ pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
 pub(crate) use walk::{Step, Walker};
 
 pub use erase::{Erasable, erase};
+pub use map::header_of;
 pub use replaced::{replaced_among, replaced_by};
 pub use restore::Restored;
 pub use selection::Selection;

@@ -24,7 +24,7 @@ use crate::disk::{Disk, DiskFile, LocalDisk};
 use crate::format::{Commit, SegmentHeader};
 use crate::framing::Framing;
 use crate::recover::Recovery;
-use crate::writer::{SegmentSummary, WriterOptions, path_of};
+use crate::writer::{SegmentSummary, WriterOptions};
 use group::{End, Group, Progress};
 use keys::Ask;
 use shard::{Shard, ShardState};
@@ -396,7 +396,7 @@ impl Base {
 
     /// Begins the file of a segment, in directories that are made if they are not there.
     fn create_file(&self, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
-        let path = self.directory.join(path_of(&header.place.region, header.created, header.id));
+        let path = self.directory.join(header.path());
         let above: Vec<_> = path.ancestors().skip(1).take(2).collect();
         for directory in above.into_iter().rev() {
             self.create_directory(directory)?;

@@ -4,7 +4,7 @@ mod index;
 mod lane;
 mod output;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use domicile::audit::{Event, EventKind};
@@ -21,7 +21,7 @@ pub use output::Sink;
 
 use crate::format::{
     BlockKind, Commit, Contents, Descriptor, DirectoryEntry, Footer, LaneKey, LaneNo, Limits, Origin,
-    PAYLOAD_BYTES_MAX, SegmentHeader, SegmentId,
+    PAYLOAD_BYTES_MAX, SegmentHeader, SegmentId, path_of,
 };
 use crate::lane_key;
 use crate::region_end::RegionEnd;
@@ -879,13 +879,6 @@ impl<S: Sink> std::fmt::Debug for SegmentWriter<S> {
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
-}
-
-/// Where a segment stands below a directory of segments: `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
-pub(crate) fn path_of(region: &Region, created: Time, id: SegmentId) -> PathBuf {
-    let created = created.to_string();
-    let day = created.get(..10).unwrap_or(&created);
-    Path::new(region.as_str()).join(day).join(format!("{id}.dseg"))
 }
 
 /// Who gets keys for lanes: asked without the writer, which goes on meanwhile.
