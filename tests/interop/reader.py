@@ -517,7 +517,7 @@ def parse_descriptor(lane, header_suite):
     need(lane.suite in SUITES and (lane.number or lane.suite == header_suite), f"{what}: suite")
     need(fields.number(1) == 0, f"{what}: unknown compression")
     framing, parameter = fields.number(1), fields.number(1)  # SEG-10
-    need(framing <= 6 and (parameter & 0x7F <= 3 if framing == 3 else parameter == 0), f"{what}: unknown framing")
+    need(framing <= 9 and (parameter & 0x7F <= 3 if framing == 3 else parameter <= (framing == 6)), f"{what}: unknown framing")
     lane.contents, lane.source = fields.number(1), fields.number(4)
     need(not lane.contents & ~(TIMES | ARRIVALS | LONG), f"{what}: unknown contents")
     need(lane.number or (framing, lane.contents, lane.source) == (0, 0, 0), f"{what}: lane 0 with contents")

@@ -491,7 +491,8 @@ pub(crate) struct Seal {
     /// The segment to write; with --route a directory, in which each home has its own
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
-    /// How records stand in the input: auto, lines, csv, json, length-prefixed or whole
+    /// How records stand in the input: auto, lines, csv, json, blocks, ber, ts32297, length-prefixed,
+    /// length-prefixed-inclusive or whole
     #[arg(long, value_name = "FRAMING", default_value = "auto", value_parser = parsed::<Choice>)]
     pub(crate) framing: Choice,
     /// The column or field with a record's event time; otherwise the time of sealing counts
@@ -743,7 +744,8 @@ pub(crate) struct PostSeal {
     /// The segment to write
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
-    /// How records stand in the input: auto, lines, csv, json, length-prefixed or whole
+    /// How records stand in the input: auto, lines, csv, json, blocks, ber, ts32297, length-prefixed,
+    /// length-prefixed-inclusive or whole
     #[arg(long, value_name = "FRAMING", default_value = "auto", value_parser = parsed::<Choice>)]
     pub(crate) framing: Choice,
     /// The column or field with a record's event time; otherwise the time of sealing counts

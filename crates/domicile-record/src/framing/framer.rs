@@ -167,7 +167,8 @@ impl<R: Read> Framer<R> {
         };
         let detection = framer.detect(choice, columns)?;
         framer.framing = detection.framing;
-        framer.splitter = Splitter::new(detection.framing);
+        let preamble = framer.buffer.get(..detection.preamble).unwrap_or_default();
+        framer.splitter = Splitter::new(detection.framing, preamble);
         framer.preamble = detection.preamble;
         framer.scanned = detection.preamble;
         if let Some(what) = detection.oddity {
@@ -386,7 +387,16 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_by_the_longest_record() {
-        for (choice, octet) in [(Choice::Lines, b'x'), (Choice::Csv, b'"'), (Choice::Json, b'[')] {
+        for (choice, octet) in [
+            (Choice::Lines, b'x'),
+            (Choice::Csv, b'"'),
+            (Choice::Json, b'['),
+            (Choice::Ber, 0xff),
+            (Choice::Ber, 0xbf),
+            (Choice::Ts32297, b'x'),
+            (Choice::Blocks, b'\n'),
+            (Choice::LengthPrefixedInclusive, 0x7f),
+        ] {
             let mut framer = Framer::new(std::io::repeat(octet).take(8 << 20), choice).unwrap();
             let mut length = 0;
             while let Some(piece) = framer.next().unwrap() {
