@@ -132,7 +132,8 @@ impl fmt::Display for Warning {
 
 impl<R: Read> Framer<R> {
     /// Reads as much as it takes to decide how `input` is framed: for [`Choice::Auto`] and
-    /// [`Choice::Csv`] at most [`PREAMBLE_BYTES_MAX`] octets and one more, for the others a few.
+    /// [`Choice::Csv`] at most [`PREAMBLE_BYTES_MAX`] octets and one more, for [`Choice::Ts32297`] the file header,
+    /// for the others a few.
     ///
     /// # Errors
     /// [`InputFailed`](Code::InputFailed) if the input cannot be read.

@@ -30,8 +30,8 @@
 //! ```
 //!
 //! **Nothing is lost, whatever the input.** A record holds its terminator, its separator and its length
-//! prefix; what frames the records but is none (byte order mark, CSV header, brackets of a JSON array)
-//! is a preamble or a postamble. Every octet belongs to exactly one piece, and pieces come in the
+//! prefix; what frames the records but is none (byte order mark, CSV or file header, brackets of a JSON array,
+//! filler behind the last record) is a preamble or a postamble. Every octet belongs to exactly one piece, and pieces come in the
 //! input's order. So there is no input that cannot be framed: where it is malformed, a record may be
 //! longer or shorter than its author meant, [`Framer::warnings`] says so, and the octets are still there.
 //!
@@ -298,7 +298,7 @@ impl fmt::Display for Delimiter {
 /// How an input is to be framed: `auto` looks at it, the others are told.
 ///
 /// Whether a CSV has a header, which delimiter it uses, and whether JSON is one array or many values is
-/// always seen from the input. A text of UTF-16 is kept whole, whatever was chosen for it.
+/// always seen from the input. A text of UTF-16 is kept whole, whatever form of text was chosen for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Choice {
