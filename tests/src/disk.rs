@@ -44,6 +44,8 @@ struct Shared {
     appends_fail: AtomicBool,
     syncs_fail: AtomicBool,
     creations_fail: AtomicBool,
+    /// Operations that are done before all fail; any number, unless one was set.
+    left: Mutex<Option<usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +134,35 @@ impl SimulatedDisk {
     /// Whether files cannot be made from now on.
     pub fn fail_creations(&self, fail: bool) {
         self.0.creations_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// So many operations that change something are done from now on, and then none: the process is as good as dead.
+    pub fn die_after(&self, operations: usize) {
+        *self.0.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(operations);
+    }
+
+    /// Whether it did all that it was to do.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        *self.0.left.lock().unwrap_or_else(PoisonError::into_inner) == Some(0)
+    }
+
+    /// A disk with what is on this one, for another process.
+    #[must_use]
+    pub fn another(&self) -> SimulatedDisk {
+        self.crash(self.steps(), &mut Dice::new(0)).0
+    }
+
+    fn is_dead(&self) -> io::Result<()> {
+        let mut left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *left {
+            Some(0) => Err(io::Error::other("the process is dead")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Notes in the order of what is done that a caller was told that so many records are safe.
@@ -260,6 +291,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.is_dead()?;
         if self.0.creations_fail.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -291,6 +323,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.is_dead()?;
         let mut state = self.state();
         if !state.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
@@ -300,6 +333,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.is_dead()?;
         let mut state = self.state();
         if !state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
@@ -311,6 +345,7 @@ impl Disk for SimulatedDisk {
 
 impl DiskFile for Written {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.is_dead()?;
         let fails = self.disk.0.appends_fail.load(Ordering::SeqCst);
         let written = if fails { &bytes[..bytes.len() / 2] } else { bytes };
         let mut state = self.disk.state();
@@ -321,6 +356,7 @@ impl DiskFile for Written {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.is_dead()?;
         let length = self.disk.state().files[self.file].bytes.len();
         if self.disk.0.syncs_fail.load(Ordering::SeqCst) {
             return Err(io::Error::other("input/output error"));

@@ -295,3 +295,63 @@ async fn an_input_that_keeps_coming_is_appended_as_it_comes_with_what_stands_bef
     segment.restore(&mut output).unwrap();
     assert!(output.starts_with(text.as_bytes()), "{}", String::from_utf8_lossy(&output));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_within_its_budget_and_callers_wait_for_room() {
+    let tenants: Vec<String> = (0..400).map(|number| format!("tenant-{number}")).collect();
+    let home = Home::of(&tenants.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let disk = SimulatedDisk::default();
+    let mut options = options();
+    options.memory_bytes = 1 << 20;
+    options.compact = false;
+    let recorder = on(&disk, &home, options);
+    let mut lanes = Vec::new();
+    for tenant in &tenants {
+        lanes.push(recorder.scope(&scope(tenant)).await.unwrap());
+    }
+    let mut most = 0;
+    for number in 0..100 {
+        for (lane, tenant) in lanes.iter().zip(&tenants) {
+            append(lane, &home, tenant, number..number + 1).await;
+        }
+        most = most.max(recorder.memory_bytes());
+    }
+    recorder.close().await.unwrap();
+    let files = disk.segments();
+    // Idle lanes and places of blocks count: another segment followed, long before it was old or large.
+    assert!(files.len() > 1, "{} segments", files.len());
+    // Between two looks at it, a segment's next one is there as well.
+    assert!(most < 3 << 20, "{most} octets");
+    let found = records(&home.domicile, &files).await;
+    assert_eq!(found.len(), tenants.len());
+    for (tenant, numbers) in found {
+        assert_eq!(numbers, (0..100).collect::<Vec<_>>(), "{tenant}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_are_segments_of_their_own_and_a_receipt_is_of_all() {
+    let home = Home::of(&TENANTS).await;
+    let disk = SimulatedDisk::default();
+    let mut options = options();
+    options.shards = 4;
+    // Two recorders in one process, on one directory.
+    let recorders = [on(&disk, &home, options.clone()), on(&disk, &home, options)];
+    for recorder in &recorders {
+        for (from, tenant) in (0..).step_by(100).zip(TENANTS) {
+            let lane = recorder.scope(&scope(tenant)).await.unwrap();
+            append(&lane, &home, tenant, from..from + 100).await;
+        }
+        assert_eq!(recorder.commit().await.unwrap().records, 400);
+    }
+    let [first, second] = recorders;
+    let segments = first.close().await.unwrap();
+    assert!(segments.len() > 1, "{} shards", segments.len());
+    assert_eq!(segments.iter().map(|summary| summary.records).sum::<u64>(), 400);
+    second.close().await.unwrap();
+    let found = records(&home.domicile, &disk.segments()).await;
+    for (from, tenant) in (0..).step_by(100).zip(TENANTS) {
+        let twice: Vec<_> = (from..from + 100).flat_map(|number| [number, number]).collect();
+        assert_eq!(found[tenant], twice, "{tenant}");
+    }
+}

@@ -214,6 +214,7 @@ impl Group {
                 turn_if_due(shard, base, asks);
             }
         }
+        make_room(shards, base, asks, closes);
         self.progress.send_modify(|progress| {
             if progress.lost.is_none_or(|lost| number < lost) {
                 progress.receipt = Receipt { number, records };
@@ -280,15 +281,50 @@ fn settle(shard: &Shard, taken: u64) {
     state.unsettled_bytes = 0;
 }
 
+/// Looks at the memory that segments take: the largest is followed by another where it is nearly used up, and callers wait where
+/// it is and some of it is about to be given back.
+fn make_room(shards: &[Arc<Shard>], base: &Base, asks: &mpsc::WeakUnboundedSender<Ask>, closes: bool) {
+    let (mut taken, mut gives_back, mut largest) = (0, false, None);
+    for shard in shards {
+        let state = shard.state();
+        let of_shard = state.memory_bytes();
+        taken += of_shard;
+        gives_back |= state.gives_back();
+        // One that has taken nothing yet gives nothing back.
+        if state.here > 0 && largest.is_none_or(|(most, _)| of_shard > most) {
+            largest = Some((of_shard, shard));
+        }
+    }
+    let allowed = base.options.memory_bytes;
+    if !gives_back
+        && !closes
+        && taken > allowed / 4 * 3
+        && let Some((_, shard)) = largest
+    {
+        turn(shard, asks);
+        gives_back = true;
+    }
+    base.room.set(!closes && gives_back && taken > allowed);
+}
+
 /// Asks for the segment that is to follow the one that is written, once, where it is time for it.
 fn turn_if_due(shard: &Arc<Shard>, base: &Base, asks: &mpsc::WeakUnboundedSender<Ask>) {
-    let mut state = shard.state();
+    let state = shard.state();
     let Some(writer) = state.writer.as_ref().filter(|_| !state.turning) else { return };
     let options = &base.options;
     let due = writer.file_bytes() >= options.segment_bytes
         || writer.lanes() > options.segment_lanes
         || base.is_aged(&state);
-    if let Some(asks) = asks.upgrade().filter(|_| due) {
+    drop(state);
+    if due {
+        turn(shard, asks);
+    }
+}
+
+/// Asks for the next segment of a shard, unless somebody has.
+fn turn(shard: &Arc<Shard>, asks: &mpsc::WeakUnboundedSender<Ask>) {
+    let mut state = shard.state();
+    if let Some(asks) = asks.upgrade().filter(|_| state.writer.is_some() && !state.turning) {
         state.turning = true;
         // Whoever takes it is there as long as the recorder is.
         let _ = asks.send(Ask::Turn(shard.clone()));

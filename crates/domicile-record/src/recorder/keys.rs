@@ -197,7 +197,7 @@ async fn begin(shard: &Shard, group: &Group, generation: u64, ahead: Vec<Ahead>)
             return Ok(());
         }
     }
-    let (writer, lanes) = begun(shard, ahead).await?;
+    let (writer, lanes) = begun(shard, group, ahead).await?;
     let mut state = shard.state();
     if state.closed {
         drop(state);
@@ -211,10 +211,14 @@ async fn begin(shard: &Shard, group: &Group, generation: u64, ahead: Vec<Ahead>)
     Ok(())
 }
 
-async fn begun(shard: &Shard, ahead: Vec<Ahead>) -> Result<(Writer, Vec<(Ahead, crate::format::LaneNo)>)> {
+async fn begun(
+    shard: &Shard,
+    group: &Group,
+    ahead: Vec<Ahead>,
+) -> Result<(Writer, Vec<(Ahead, crate::format::LaneNo)>)> {
     let base = &shard.base;
     let open = |header: &crate::format::SegmentHeader| base.create_file(header).map(FileSink::new);
-    let options = base.options.writer.clone();
+    let options = base.writer_options(group.shards().len());
     let mut writer = SegmentWriter::create_named(&base.domicile, shard.region(), open, options).await?;
     writer.sync_opening()?;
     let mut lanes = Vec::with_capacity(ahead.len());

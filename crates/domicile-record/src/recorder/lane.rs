@@ -26,8 +26,9 @@ impl RecorderLane {
         Self { shared, shard, slot }
     }
 
-    /// Appends a record. It waits where its lane is to be opened first: for the first record of a period, behind a
-    /// rotation of its key, and at the beginning of a segment. One that is given up has taken nothing.
+    /// Appends a record. It waits where its lane is to be opened first (for the first record of a period, behind a
+    /// rotation of its key, at the beginning of a segment), and for room where the recorder's memory is used up. One that is
+    /// given up has taken nothing.
     ///
     /// # Errors
     /// [`InputTime`](domicile::Code::InputTime) for an event time outside the window;
@@ -99,6 +100,9 @@ impl RecorderLane {
         length: usize,
         put: impl FnOnce(&mut Writer, LaneNo, Stamp) -> Result<()>,
     ) -> Result<bool> {
+        if self.shared.base.room.is_full() {
+            return Ok(false);
+        }
         let mut state = self.shard.state();
         let taken = state.append(self.slot, time.micros(), length, put);
         let full = state.unsettled_bytes >= self.shared.base.options.commit_bytes;
@@ -113,8 +117,12 @@ impl RecorderLane {
         taken
     }
 
-    /// Has the lane for a record of this time opened.
+    /// Waits for room, or has the lane for a record of this time opened.
     async fn open(&self, time: Time) -> Result<()> {
+        if self.shared.base.room.is_full() {
+            self.shared.base.room.wait().await;
+            return Ok(());
+        }
         let period = self.shard.period(self.slot, time)?;
         let (answer, answered) = oneshot::channel();
         self.shared.ask(Ask::Lane { shard: self.shard.clone(), slot: self.slot, period, answer })?;

@@ -4,11 +4,13 @@ mod feed;
 mod group;
 mod keys;
 mod lane;
+mod memory;
 mod shard;
 mod tend;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::recover::Recovery;
 use crate::writer::{SegmentSummary, WriterOptions};
 use group::{End, Group, Progress};
 use keys::Ask;
+use memory::Room;
 use shard::{Shard, ShardState};
 use tend::{Recovered, Task};
 
@@ -46,6 +49,13 @@ pub struct RecorderOptions {
     pub segment_age: Duration,
     /// Lanes of a segment at which another follows it. 65,536.
     pub segment_lanes: usize,
+    /// Segments of a region that are written at once, each with a lock and a share of the scopes: as many callers as there are
+    /// seal at the same time. 1.
+    pub shards: usize,
+    /// Octets of memory that its segments may take together: blocks that are filled, lanes whether busy or idle, places of blocks
+    /// and indexes. Where it is nearly used up, the largest segment is followed by another; where it is, callers wait until that
+    /// one is ended. An eighth of what this host or its control group has, at most 1 GiB.
+    pub memory_bytes: u64,
     /// How far from now event times may lie.
     pub event_window: EventWindow,
     /// Whether segments that another one followed, and those that a crash left, are written anew behind the recorder: lane by
@@ -62,6 +72,8 @@ impl Default for RecorderOptions {
             segment_bytes: 1 << 30,
             segment_age: Duration::from_secs(15 * 60),
             segment_lanes: 1 << 16,
+            shards: 1,
+            memory_bytes: memory::default_bytes(),
             event_window: EventWindow::default(),
             compact: true,
         }
@@ -138,7 +150,7 @@ struct Shared {
     group: Arc<Group>,
     asks: mpsc::UnboundedSender<Ask>,
     tasks: mpsc::UnboundedSender<Task>,
-    shards: Mutex<BTreeMap<Region, Arc<Shard>>>,
+    shards: Mutex<BTreeMap<(Region, usize), Arc<Shard>>>,
     recovered: watch::Receiver<Option<Arc<Recovered>>>,
 }
 
@@ -155,6 +167,7 @@ struct Base {
     directory: PathBuf,
     disk: Arc<dyn Disk>,
     options: RecorderOptions,
+    room: Room,
 }
 
 impl Recorder {
@@ -192,7 +205,13 @@ impl Recorder {
         options: RecorderOptions,
         disk: Arc<dyn Disk>,
     ) -> Result<Self> {
-        let base = Base { domicile: domicile.clone(), directory: directory.to_owned(), disk, options };
+        let base = Base {
+            domicile: domicile.clone(),
+            directory: directory.to_owned(),
+            disk,
+            options,
+            room: Room::default(),
+        };
         base.create_directory(directory)?;
         // Before a segment is begun, so that none of its own is among them.
         let found = tend::found(&base);
@@ -232,6 +251,12 @@ impl Recorder {
         }
     }
 
+    /// Octets of memory that its segments take now.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.shared.group.shards().iter().map(|shard| shard.state().memory_bytes()).sum()
+    }
+
     /// The time, by the clock of its keys.
     #[must_use]
     pub fn now(&self) -> Time {
@@ -255,7 +280,7 @@ impl Recorder {
         let (answer, answered) = oneshot::channel();
         self.shared.ask(Ask::Home { scope: scope.clone(), answer })?;
         let home = answered.await.map_err(|_| gone())??;
-        let shard = self.shared.shard(home);
+        let shard = self.shared.shard(home, scope);
         let slot = shard.add_scope(scope, options);
         Ok(RecorderLane::new(self.shared.clone(), shard, slot))
     }
@@ -375,9 +400,14 @@ impl Shared {
         self.asks.send(ask).map_err(|_| gone())
     }
 
-    fn shard(&self, place: Place) -> Arc<Shard> {
+    /// The shard of a region that a scope's records go to: always the same.
+    fn shard(&self, place: Place, scope: &Scope) -> Arc<Shard> {
+        let mut hasher = DefaultHasher::new();
+        scope.hash(&mut hasher);
+        let count = self.base.options.shards.max(1);
+        let number = usize::try_from(hasher.finish() % count as u64).unwrap_or(0);
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = shards.entry(place.region.clone()).or_insert_with(|| {
+        let begun = shards.entry((place.region.clone(), number)).or_insert_with(|| {
             let shard = Arc::new(Shard::new(place, self.base.clone()));
             self.group.add_shard(shard.clone());
             shard
@@ -404,6 +434,14 @@ impl Base {
         self.disk.create(&path).map_err(|source| {
             Error::output_failed("a segment could not be begun", source).at(path.display().to_string())
         })
+    }
+
+    /// How the next segment is written: the blocks of all shards together have a quarter of the memory.
+    fn writer_options(&self, shards: usize) -> WriterOptions {
+        let share = self.options.memory_bytes / 4 / shards.max(1) as u64;
+        let share = usize::try_from(share).unwrap_or(usize::MAX).max(64 << 10);
+        let options = self.options.writer.clone();
+        WriterOptions { open_bytes_max: options.open_bytes_max.min(share), ..options }
     }
 
     /// Whether a segment with records is so old that another is to follow it.

@@ -178,6 +178,16 @@ impl ShardState {
         }
     }
 
+    /// Octets of memory that its segments take, the one that is written and those that are to be ended.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.writer.iter().chain(&self.ending).map(Writer::memory_bytes).sum()
+    }
+
+    /// Whether memory is about to be given back.
+    pub(super) fn gives_back(&self) -> bool {
+        self.turning || !self.ending.is_empty()
+    }
+
     /// Whether the segment failed: nothing more is written to it.
     pub(super) fn has_failed(&self) -> bool {
         self.writer.as_ref().is_some_and(Writer::has_failed)

@@ -200,6 +200,11 @@ impl SpareBlocks {
     /// What is kept at most: 64 blocks of 64 KiB.
     const BYTES_MAX: usize = 4 << 20;
 
+    /// Octets of memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The memory of a block with so much room; one that is much larger would be wasted on it.
     fn take(&mut self, room: usize) -> Option<OpenBlock> {
         let block = self.blocks.pop()?;

@@ -471,6 +471,17 @@ impl<S: Sink> SegmentWriter<S> {
         self.lanes.len()
     }
 
+    /// Octets of memory that it takes: blocks that are filled and those that were given back, every lane whether busy or idle, and
+    /// the place and the share in an index of each block that was written.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        /// A lane with its key, and what it has on the heap while it is idle.
+        const LANE: u64 = (size_of::<Lane>() + 256) as u64;
+        /// An offset, and an entry of an index for each few blocks.
+        const BLOCK: u64 = 8 + 4;
+        let blocks = self.open_bytes as u64 + self.spare.bytes() as u64;
+        blocks + LANE * self.lanes.len() as u64 + BLOCK * self.output.ordinal()
+    }
+
     /// The sink.
     pub(crate) fn sink(&self) -> &S {
         self.output.sink()
