@@ -15,6 +15,7 @@ mod rewrap;
 mod rewrite;
 mod running_hash;
 mod seal;
+mod sealed_record;
 mod verify;
 mod why;
 mod writer;
@@ -27,6 +28,9 @@ pub use recorder::{
     Disk, DiskFile, Feed, LaneOptions, LocalDisk, Receipt, Recorder, RecorderLane, RecorderOptions,
 };
 pub use rewrap::{Rewrapped, rewrap};
+pub use sealed_record::{
+    OpenedBatch, RecordContext, RecordOpener, RecordSealer, RowId, SealedBatch, SealedRecords,
+};
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};
 pub use writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};

@@ -197,7 +197,8 @@ impl Keyring {
                 &wrapped.tag.into(),
             )
             .map_err(|_| unverified(slot))?;
-        let (content, commitment) = derived(&DataKey::from_secret(Secret::copied_from(&payload)), &row.identity);
+        let (content, commitment) =
+            derived(&DataKey::from_secret(Secret::copied_from(&payload)), &row.identity);
         let handle = KeyHandle::of(&commitment);
         if !same(&commitment, &row.commitment) || handle.name() != row.name {
             return Err(unverified(slot));
@@ -308,8 +309,11 @@ impl RegionKeys {
             return Err(unverified(slot));
         }
         if slot.scope != *scope {
-            return Err(Error::new(Code::KeyUnverified, "the key that a record names belongs to somebody else")
-                .at(format!("scope {scope}, key {}", row.name)));
+            return Err(Error::new(
+                Code::KeyUnverified,
+                "the key that a record names belongs to somebody else",
+            )
+            .at(format!("scope {scope}, key {}", row.name)));
         }
         let name = wrapped(row)?.leaf.key;
         let of = self.owner_named(name).await?.ok_or_else(|| self.unknown(name))?;
