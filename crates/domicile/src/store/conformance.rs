@@ -4,8 +4,8 @@
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a conformance suite is a test")]
 
 use super::{
-    Buried, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyHandle, KeyIdentity, KeyName, KeyRow, KeySlot,
-    KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
+    Buried, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyHandle, KeyIdentity, KeyName, KeyRow,
+    KeySlot, KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::context::KeyKind;
