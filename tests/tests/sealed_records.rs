@@ -1,5 +1,5 @@
-//! Single sealed records (REC-1 to REC-12): that each opens where it was sealed and nowhere else, that no nonce comes twice,
-//! and that day keys begin, follow each other and end as keys do.
+//! Single sealed records: that each opens where it was sealed and nowhere else (REC-1, REC-2, REC-5, REC-7), that no nonce
+//! comes twice (REC-6), and that day keys begin, follow each other and end as keys do (REC-3, REC-8, KEY-45, KEY-46).
 
 #![allow(
     clippy::unwrap_used,
@@ -521,6 +521,8 @@ async fn a_handle_that_another_key_has_is_drawn_again() {
     };
     let (there, process) = seeded().await;
     let first = handle(&sealed(&process, 1, RECORD).await.unwrap());
+    let (_again, process) = seeded().await;
+    assert_eq!(handle(&sealed(&process, 1, RECORD).await.unwrap()), first, "the seed says which is drawn");
     // The same again, and a key of another day has that handle already.
     let (here, process) = seeded().await;
     let mut row = there.days().await.remove(0);
@@ -862,7 +864,7 @@ async fn a_store_with_day_keys_is_checked_as_others_are() {
     let statements = export.verify(&key).unwrap();
     process.check_checkpoint(&region(REGION), &statements).await.unwrap();
     assert_eq!(opened(&process, 1, &cell).await.unwrap(), RECORD);
-    let path = home.directory.path().join("keys.db");
+    let path = home.directory.path().join("domicile.db");
     assert!(path.is_file(), "the store of the place");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
