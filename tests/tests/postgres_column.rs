@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
-use domicile::{Code, Domicile, Purpose, Result, Scope};
+use domicile::{Code, Domicile, Error, Purpose, Result, Scope};
 use domicile_record::{OpenedBatch, RecordContext, RecordSealer, RowId, SealedBatch, SealedRecords};
 use sqlx::PgPool;
 
@@ -14,11 +14,7 @@ fn details(domicile: &Domicile, scope: &Scope) -> Result<SealedRecords> {
 }
 
 /// Inserts many calls with one statement.
-async fn insert(
-    database: &PgPool,
-    sealer: &mut RecordSealer,
-    calls: &[&[u8]],
-) -> Result<Vec<i64>, Failure> {
+async fn insert(database: &PgPool, sealer: &mut RecordSealer, calls: &[&[u8]]) -> Result<Vec<i64>, Failure> {
     let ids: Vec<i64> = sqlx::query_scalar("SELECT nextval('calls_id') FROM generate_series(1, $1)")
         .bind(i64::try_from(calls.len())?)
         .fetch_all(database)
@@ -51,11 +47,10 @@ async fn read(
     // The guard, then the keys of the days from which these rows are, then bytes.
     let opener = column.opener(Purpose::Billing).await?;
     opener.load_for(rows.iter().map(|(_, detail)| &**detail)).await?;
-    let cells: Vec<(RowId<'_>, &[u8])> =
-        rows.iter().map(|(id, detail)| ((*id).into(), &**detail)).collect();
+    let cells: Vec<(RowId<'_>, &[u8])> = rows.iter().map(|(id, detail)| ((*id).into(), &**detail)).collect();
     let mut opened = OpenedBatch::new();
     opener.open_batch(&cells, &mut opened);
-    let records = opened.iter().map(|record| record.map(<[u8]>::to_vec).map_err(|error| error.code()));
+    let records = opened.iter().map(|record| record.map(<[u8]>::to_vec).map_err(Error::code));
     Ok(rows.iter().map(|(id, _)| *id).zip(records).collect())
 }
 
@@ -98,7 +93,7 @@ mod under_test {
         async fn new() -> Self {
             let server = Server::new().await;
             server.store("keys").await;
-            server.database("cdr");
+            server.sql("postgres", "CREATE DATABASE cdr").unwrap();
             server.script("cdr", &block("sql"));
             let directory = tempfile::tempdir().unwrap();
             let mut stores = Stores::default();
@@ -123,13 +118,10 @@ mod under_test {
 
     #[tokio::test]
     async fn calls_go_in_and_come_back_each_to_its_own_row_and_customer() {
-        if !Server::is_installed() {
-            domicile_tests::postgres::skipped();
-            return;
-        }
         let here = Column::new().await;
         let (writer, reader) = (here.process().await, here.process().await);
-        let mut calls: Vec<Vec<u8>> = (0..200).map(|call| format!("+1201555{call:04},31").into_bytes()).collect();
+        let mut calls: Vec<Vec<u8>> =
+            (0..200).map(|call| format!("+1201555{call:04},31").into_bytes()).collect();
         calls.push(Vec::new());
         let borrowed: Vec<&[u8]> = calls.iter().map(|call| &**call).collect();
         let mut sealer = details(&writer, &scope("acme")).unwrap().sealer().await.unwrap();
@@ -195,10 +187,6 @@ mod under_test {
 
     #[tokio::test]
     async fn of_many_processes_that_begin_a_day_at_once_one_makes_its_key() {
-        if !Server::is_installed() {
-            domicile_tests::postgres::skipped();
-            return;
-        }
         const PROCESSES: usize = 6;
         let here = Column::new().await;
         let barrier = std::sync::Barrier::new(PROCESSES);

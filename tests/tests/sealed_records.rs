@@ -23,8 +23,7 @@ use domicile::store::{
     Fault, FaultyStore, KeyHandle, KeyRow, KeyState, KeyStore, MemoryStore, RowFilter, SqliteStore,
 };
 use domicile::{
-    Action, Class, Code, Domicile, Error, KnownRegion, ManualClock, Purpose, RecordType, Result,
-    Scope,
+    Action, Class, Code, Domicile, Error, KnownRegion, ManualClock, Purpose, RecordType, Result, Scope,
 };
 use domicile_record::format::SealedRecord;
 use domicile_record::{
@@ -413,7 +412,6 @@ async fn no_nonce_comes_twice_over_sealers_threads_processes_and_forks() {
     let mut both = Vec::new();
     for _ in 0..2 {
         let process = here.process_with(REGION, forked.clone()).await;
-        process.permit(&acme(), Action::Seal).await.unwrap();
         sealed(&process, 0, b"").await.unwrap();
         forked.0.store(true, Ordering::SeqCst);
         both.push(details(&process).sealer().await.unwrap());

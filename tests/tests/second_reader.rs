@@ -144,7 +144,8 @@ async fn it_opens_single_records_and_refuses_them_anywhere_else() {
     let domicile = Domicile::open(place.path().join("domicile.toml")).await.unwrap();
     let mut entries = Vec::new();
     for tenant in ["acme", "globex"] {
-        let column = SealedRecords::new(&domicile, &scope(tenant), RecordContext::new(&["calls", "detail"]).unwrap());
+        let column =
+            SealedRecords::new(&domicile, &scope(tenant), RecordContext::new(&["calls", "detail"]).unwrap());
         let mut sealer = column.sealer().await.unwrap();
         for (row, record) in [(1_i64, &b"+12015550102"[..]), (-2, b""), (3, &[7; 5_000])] {
             let mut cell = Vec::new();
