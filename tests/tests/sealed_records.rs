@@ -873,6 +873,47 @@ async fn a_store_with_day_keys_is_checked_as_others_are() {
 }
 
 #[tokio::test]
+async fn a_day_that_was_erased_is_erased_again_in_a_restored_store() {
+    let here = World::new().await;
+    let process = here.process().await;
+    let cell = sealed(&process, 1, RECORD).await.unwrap();
+    here.clock.advance(DAY);
+    let kept = sealed(&process, 1, RECORD).await.unwrap();
+    let backup = here.memory[0].backup();
+    details(&process).erase_day("2026-11-25".parse().unwrap(), Purpose::Maintenance).await.unwrap();
+    let export = process.export(&region(REGION)).await.unwrap();
+    here.memory[0].restore(&backup);
+    here.clock.advance(Duration::from_secs(3));
+    assert_eq!(code(opened(&process, 1, &cell).await), Some(Code::KeyRolledBack));
+    let fresh = here.process().await;
+    assert_eq!(fresh.replay(&export, manage()).await.unwrap().keys, 1);
+    here.clock.advance(Duration::from_secs(3));
+    for process in [&fresh, &process, &here.process().await] {
+        assert_eq!(code(opened(process, 1, &cell).await), Some(Code::KeyDestroyed));
+        assert_eq!(opened(process, 1, &kept).await.unwrap(), RECORD);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_leaf_passes_for_no_erasure_of_a_day() {
+    let here = World::new().await;
+    let process = here.process().await;
+    let (cell, other) = (sealed(&process, 1, RECORD).await.unwrap(), {
+        here.clock.advance(DAY);
+        sealed(&process, 1, RECORD).await.unwrap()
+    });
+    details(&process).erase_day("2026-11-25".parse().unwrap(), Purpose::Maintenance).await.unwrap();
+    assert_eq!(code(opened(&process, 1, &cell).await), Some(Code::KeyDestroyed));
+    // Whoever writes to the store has the other day name the leaf that was erased.
+    let rows = here.days().await;
+    let erased = WrappedDayKey::decode(&rows[0].sealed).unwrap().leaf;
+    let wrapped = WrappedDayKey { leaf: erased, ..WrappedDayKey::decode(&rows[1].sealed).unwrap() };
+    here.memory[0].put_back(KeyRow { sealed: wrapped.encode(), ..rows[1].clone() });
+    let process = here.process().await;
+    assert_eq!(code(opened(&process, 1, &other).await), Some(Code::KeyUnknown));
+}
+
+#[tokio::test]
 async fn a_day_key_that_a_restored_store_lost_is_named_by_the_replay() {
     let here = World::new().await;
     let process = here.process().await;

@@ -93,19 +93,27 @@ pub fn binding(region: &Region, scope: &Scope, context: &[String]) -> [u8; 32] {
 }
 
 /// What is authenticated with a record: the key handle, what its column is bound to, and the id of its row, which ends it.
+/// Made once for many rows.
 #[derive(Debug)]
-pub(crate) struct Associated(Fixed<{ 8 + 32 + SealedRecord::ROW_ID_BYTES_MAX }>);
+pub(crate) struct Associated {
+    octets: [u8; Self::ROW_ID_AT + SealedRecord::ROW_ID_BYTES_MAX],
+}
 
 impl Associated {
-    /// Of a row's id of at most [`SealedRecord::ROW_ID_BYTES_MAX`] octets.
-    pub(crate) fn of(handle: KeyHandle, binding: &[u8; 32], row_id: &[u8]) -> Self {
-        let mut associated = Fixed::new();
-        associated.raw(&handle.0).raw(binding).raw(row_id);
-        Self(associated)
+    const ROW_ID_AT: usize = 8 + 32;
+
+    /// Of no row yet.
+    pub(crate) fn of(handle: KeyHandle, binding: &[u8; 32]) -> Self {
+        let mut octets = Fixed::new();
+        octets.raw(&handle.0).raw(binding);
+        Self { octets: octets.finish() }
     }
 
-    pub(crate) fn octets(&self) -> &[u8] {
-        self.0.written()
+    /// Of a row; none for an id that is empty or longer than [`SealedRecord::ROW_ID_BYTES_MAX`].
+    pub(crate) fn with(&mut self, row_id: &[u8]) -> Option<&[u8]> {
+        let end = Self::ROW_ID_AT + row_id.len();
+        self.octets.get_mut(Self::ROW_ID_AT..end).filter(|room| !room.is_empty())?.copy_from_slice(row_id);
+        self.octets.get(..end)
     }
 }
 
@@ -139,6 +147,15 @@ mod tests {
         assert_eq!(SealedRecord::decode(&bytes).unwrap().ciphertext.len(), SealedRecord::RECORD_BYTES_MAX);
         bytes.push(0);
         assert_eq!(SealedRecord::decode(&bytes).unwrap_err().what, "length of the record");
+    }
+
+    #[test]
+    fn what_is_authenticated_ends_with_the_id_of_the_row_and_keeps_nothing_of_the_one_before() {
+        let mut associated = Associated::of(KeyHandle([1; 8]), &[2; 32]);
+        for id in [&[9; 128][..], b"a", &[8; 8]] {
+            assert_eq!(associated.with(id).unwrap(), [&[1; 8][..], &[2; 32], id].concat());
+        }
+        assert!(associated.with(&[]).is_none() && associated.with(&[9; 129]).is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use domicile::keyring::DayKey;
 use domicile::store::KeyHandle;
 use domicile::{Action, Class, Code, Error, Region, Result};
 
-use super::{Column, OpenedBatch, RowId};
+use super::{Column, OpenedBatch, RowId, no_row_id};
 use crate::format::{Associated, SealedRecord};
 
 /// How many handles that have no key are remembered: whoever writes the column can name any.
@@ -118,7 +118,8 @@ impl RecordOpener {
         let row = row.into();
         let parsed = SealedRecord::decode(sealed).map_err(|source| self.column.foreign(source))?;
         let derived = self.derived(parsed.handle, &parsed.selector)?;
-        self.append(row, &parsed, &derived, record)
+        let mut associated = Associated::of(parsed.handle, &self.binding);
+        self.append(row, &parsed, &derived, &mut associated, record)
     }
 
     /// Opens many sealed records. `opened` has an answer for each afterwards, in their order, and nothing else. Those that
@@ -138,13 +139,14 @@ impl RecordOpener {
         parsed.sort_unstable_by_key(|(handle, selector, index, ..)| (*handle, *selector, *index));
         opened.bytes.reserve(parsed.iter().map(|(.., record)| record.ciphertext.len()).sum());
         for group in parsed.chunk_by(|left, right| (left.0, left.1) == (right.0, right.1)) {
-            let derived = group.first().map(|(handle, selector, ..)| self.derived(*handle, selector));
+            let Some((handle, selector, ..)) = group.first() else { continue };
+            let derived = self.derived(*handle, selector);
+            let mut associated = Associated::of(*handle, &self.binding);
             for (_, _, index, row, record) in group {
                 let begins = opened.bytes.len();
                 let result = match &derived {
-                    Some(Ok(key)) => self.append(*row, record, key, &mut opened.bytes),
-                    Some(Err(error)) => Err(error.again()),
-                    None => Ok(()),
+                    Ok(key) => self.append(*row, record, key, &mut associated, &mut opened.bytes),
+                    Err(error) => Err(error.again()),
                 };
                 if let Some(answer) = opened.records.get_mut(*index) {
                     *answer = result.map(|()| begins..opened.bytes.len());
@@ -181,13 +183,14 @@ impl RecordOpener {
         row: RowId<'_>,
         sealed: &SealedRecord<'_>,
         key: &ContentKey,
+        associated: &mut Associated,
         into: &mut Vec<u8>,
     ) -> Result<()> {
-        let associated = Associated::of(sealed.handle, &self.binding, row.octets()?);
+        let associated = associated.with(row.octets()).ok_or_else(no_row_id)?;
         let begins = into.len();
         into.extend_from_slice(sealed.ciphertext);
         let payload = into.get_mut(begins..).unwrap_or_default();
-        key.open(&sealed.nonce, associated.octets(), payload, &sealed.tag).map_err(|_| {
+        key.open(&sealed.nonce, associated, payload, &sealed.tag).map_err(|_| {
             into.truncate(begins);
             self.column.unverified(sealed.handle)
         })

@@ -9,7 +9,7 @@ use domicile::engine::{ContentKey, NONCE_BYTES, Nonce, Nonces, SELECTOR_BYTES};
 use domicile::keyring::DayKey;
 use domicile::{Action, Code, Error, Period, PeriodUnit, Result};
 
-use super::{Column, RowId, SealedBatch};
+use super::{Column, RowId, SealedBatch, no_row_id};
 use crate::format::{Associated, PREFIX_BYTES, SealedRecord, prefix};
 
 /// How many records a derived key seals, and for how long it is kept.
@@ -24,7 +24,7 @@ const DERIVED_AGE_MAX: Duration = Duration::from_secs(1);
 pub struct RecordSealer {
     column: Arc<Column>,
     key: DayKey,
-    binding: [u8; 32],
+    associated: Associated,
     /// The first instant of the key's day, and the first behind it, in microseconds.
     day: Range<i64>,
     derived: Derived,
@@ -41,9 +41,10 @@ struct Derived {
 impl RecordSealer {
     pub(super) async fn new(column: Arc<Column>) -> Result<Self> {
         let (key, binding) = sealing_key(&column).await?;
+        let associated = Associated::of(key.handle(), &binding);
         let derived = Derived::new(&column, &key)?;
         let day = key.day().bounds();
-        Ok(Self { column, key, binding, day, derived })
+        Ok(Self { column, key, associated, day, derived })
     }
 
     /// Asks the guard and for the key of this day anew, if the one at hand may seal no longer or its day is over; otherwise
@@ -112,7 +113,7 @@ impl RecordSealer {
                 .rule(format!("a sealed record has at most {} octets", SealedRecord::RECORD_BYTES_MAX))
                 .advise("seal it into a segment"));
         }
-        let associated = Associated::of(self.key.handle(), &self.binding, row.octets()?);
+        let associated = self.associated.with(row.octets()).ok_or_else(no_row_id)?;
         into.reserve(record.len() + SealedRecord::OVERHEAD_BYTES);
         into.extend_from_slice(&self.derived.prefix);
         into.extend_from_slice(nonce.as_bytes());
@@ -120,7 +121,7 @@ impl RecordSealer {
         into.extend_from_slice(record);
         self.derived.left = self.derived.left.saturating_sub(1);
         let payload = into.get_mut(begins..).unwrap_or_default();
-        let tag = self.derived.key.seal(nonce, associated.octets(), payload)?;
+        let tag = self.derived.key.seal(nonce, associated, payload)?;
         into.extend_from_slice(&tag);
         Ok(())
     }
