@@ -1,5 +1,6 @@
 //! The forms in which records are written, and what stands around the records of a file.
 
+use crate::ber;
 use crate::scope::named;
 
 named! {
@@ -15,6 +16,10 @@ named! {
     Lines = "lines",
     /// Binary, each record after its length: see [the layout](crate#the-length-prefixed-layout).
     Lp = "lp",
+    /// Values of BER, one after the other: see [the layout](crate#the-layout-of-ber).
+    Ber = "ber",
+    /// A file of 3GPP TS 32.297 with these values in it.
+    Ts32297 = "ts32297",
 }
 
 /// The columns of CSV. JSON has all but the last under the same names, and the attributes as members beside them.
@@ -37,7 +42,8 @@ pub(crate) const COLUMNS: &[&str] = &[
 ];
 
 impl Format {
-    /// What stands before the first record of a file.
+    /// What stands before the first record of a file. Of TS 32.297 it is the header of a file that was not closed;
+    /// [`Generator::header`](crate::Generator::header) makes the one of a file that was.
     #[must_use]
     pub const fn header(self) -> &'static [u8] {
         match self {
@@ -46,7 +52,8 @@ impl Format {
                 from,to,status,cost,currency,attributes\n"
             }
             Self::Json => b"[\n",
-            Self::Jsonl | Self::Lines | Self::Lp => b"",
+            Self::Ts32297 => ber::OPEN_FILE,
+            Self::Jsonl | Self::Lines | Self::Lp | Self::Ber => b"",
         }
     }
 
@@ -55,7 +62,7 @@ impl Format {
     pub const fn separator(self) -> &'static [u8] {
         match self {
             Self::Json => b",\n",
-            Self::Csv | Self::Jsonl | Self::Lines | Self::Lp => b"",
+            Self::Csv | Self::Jsonl | Self::Lines | Self::Lp | Self::Ber | Self::Ts32297 => b"",
         }
     }
 
@@ -64,7 +71,7 @@ impl Format {
     pub const fn footer(self) -> &'static [u8] {
         match self {
             Self::Json => b"\n]\n",
-            Self::Csv | Self::Jsonl | Self::Lines | Self::Lp => b"",
+            Self::Csv | Self::Jsonl | Self::Lines | Self::Lp | Self::Ber | Self::Ts32297 => b"",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::attributes::{CHARGES, CHARGES_OF_SOMETHING, DETAILS, DURATION_MS_MAX, OUTCOMES, Value};
+use crate::ber;
 use crate::draw::{STEP, Weighted, high, low, mix, scaled};
 use crate::format::Format;
 use crate::moment::{Calendar, MILLIS_MAX};
@@ -47,16 +48,41 @@ impl Generator {
 
     /// Appends the records with these numbers, and the [separator](Format::separator) between any two.
     ///
-    /// A whole file is [`header`](Format::header), records and [`footer`](Format::footer). Where it is made
+    /// A whole file is [`header`](Self::header), records and [`footer`](Format::footer). Where it is made
     /// in parts, the caller puts a separator between them.
     pub fn write(&self, format: Format, records: Range<u64>, out: &mut Vec<u8>) {
         self.append(format, records, format.separator(), out, |_| ());
     }
 
+    /// What stands before these records in a file of them alone. That of TS 32.297 counts them and their octets,
+    /// for which they are made once more; it has room for 4 GiB, and one with more is as if it were not closed.
+    #[must_use]
+    pub fn header(&self, format: Format, records: Range<u64>) -> Vec<u8> {
+        if format != Format::Ts32297 || records.is_empty() {
+            return format.header().to_vec();
+        }
+        let (mut octets, mut length) = (Vec::new(), format.header().len() as u64);
+        let mut from = records.start;
+        while from < records.end {
+            let to = records.end.min(from.saturating_add(1000));
+            octets.clear();
+            self.write(format, from..to, &mut octets);
+            length += octets.len() as u64;
+            from = to;
+        }
+        let start = |record: u64| self.draft(record, &mut Calendar::new()).start_ms;
+        match (u32::try_from(length), u32::try_from(records.end - records.start)) {
+            (Ok(length), Ok(count)) => {
+                ber::file_header(length, count, start(records.start), start(records.end - 1))
+            }
+            _ => format.header().to_vec(),
+        }
+    }
+
     /// A whole file of these records.
     #[must_use]
     pub fn file(&self, format: Format, records: Range<u64>) -> Vec<u8> {
-        let mut file = format.header().to_vec();
+        let mut file = self.header(format, records.clone());
         self.write(format, records, &mut file);
         file.extend_from_slice(format.footer());
         file
@@ -123,6 +149,8 @@ impl Generator {
             Format::Json => self.append_as(Tables::json_element, records, separator, out, ended),
             Format::Lines => self.append_as(Tables::log_line, records, separator, out, ended),
             Format::Lp => self.append_as(Tables::length_prefixed, records, separator, out, ended),
+            Format::Ber => self.append_as(Tables::ber, records, separator, out, ended),
+            Format::Ts32297 => self.append_as(Tables::ts32297, records, separator, out, ended),
         }
     }
 
@@ -270,6 +298,8 @@ mod tests {
             (Format::Json, 6_682_246_309_521_777_589),
             (Format::Lines, 17_450_199_041_939_745_985),
             (Format::Lp, 8_719_686_122_561_464_248),
+            (Format::Ber, 9_973_204_032_129_179_255),
+            (Format::Ts32297, 14_552_994_643_739_887_592),
         ];
         assert_eq!(hashes, expected);
     }
@@ -278,7 +308,7 @@ mod tests {
     fn parts_of_a_stream_are_the_stream() {
         let generator = generator(true);
         for &format in Format::ALL {
-            let mut parts = format.header().to_vec();
+            let mut parts = generator.header(format, 0..1000);
             for (part, range) in [0..1, 1..2, 2..777, 777..777, 777..1000].into_iter().enumerate() {
                 if part > 0 && !range.is_empty() {
                     parts.extend_from_slice(format.separator());
@@ -324,6 +354,72 @@ mod tests {
                 assert!(file.windows(octets.len()).any(|window| window == octets), "{octets:?}");
             }
         }
+    }
+
+    /// Length of the BER value at the beginning of `octets`, and where its contents begin.
+    fn ber_value(octets: &[u8]) -> (usize, usize) {
+        let mut at = 1;
+        if octets[0] & 31 == 31 {
+            at += 1;
+        }
+        let (length, begin) = match octets[at] {
+            0x80 => (None, at + 1),
+            0x81 => (Some(usize::from(octets[at + 1])), at + 2),
+            0x82 => (Some(usize::from(octets[at + 1]) << 8 | usize::from(octets[at + 2])), at + 3),
+            short => (Some(usize::from(short)), at + 1),
+        };
+        let end = length.map_or_else(
+            || {
+                let mut end = begin;
+                while octets[end..end + 2] != [0, 0] {
+                    end += ber_value(&octets[end..]).0;
+                }
+                end + 2
+            },
+            |length| begin + length,
+        );
+        (end, begin)
+    }
+
+    #[test]
+    fn ber_says_what_records_say() {
+        let generator = generator(false);
+        let mut lengths = [0, 0];
+        let values = generator.records(Format::Ber, 0..3000);
+        for (number, value) in (0..).zip(values.iter()) {
+            let (end, mut at) = ber_value(value);
+            assert_eq!(end, value.len(), "record {number}");
+            let is_indefinite = value[at - 1] == 0x80 && value.ends_with(&[0, 0]);
+            lengths[usize::from(is_indefinite)] += 1;
+            let end = if is_indefinite { end - 2 } else { end };
+            while at < end {
+                at += ber_value(&value[at..]).0;
+            }
+            assert_eq!(at, end, "record {number}");
+            let columns = columns(&generator, number);
+            let text =
+                format!("tenant={};region={};type={};{}", columns[1], columns[2], columns[0], columns[14]);
+            assert!(value.windows(text.len()).any(|part| part == text.as_bytes()), "{number}: {text}");
+        }
+        assert!(lengths.iter().all(|count| *count > 500), "{lengths:?}");
+    }
+
+    #[test]
+    fn files_of_ts_32297_are_whole() {
+        let generator = generator(false);
+        let file = generator.file(Format::Ts32297, 500..2500);
+        let u32_at = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap());
+        assert_eq!([u32_at(0), u32_at(4), u32_at(18)], [u32::try_from(file.len()).unwrap(), 53, 2000]);
+        let (mut at, mut headers) = (53, [0, 0]);
+        for value in generator.records(Format::Ber, 500..2500).iter() {
+            let octets = if file[at + 2] >> 5 == 7 { 5 } else { 4 };
+            headers[octets - 4] += 1;
+            let length = usize::from(u16::from_be_bytes([file[at], file[at + 1]]));
+            assert_eq!(&file[at + octets..at + octets + length], value);
+            at += octets + length;
+        }
+        assert!(at == file.len() && headers.iter().all(|count| *count > 500), "{headers:?}");
+        assert_eq!(generator.file(Format::Ts32297, 5..5), Format::Ts32297.header());
     }
 
     #[test]

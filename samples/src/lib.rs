@@ -50,8 +50,20 @@
 //! | 1 + n | from: n, then n octets of ASCII |
 //! | 1 + n | to: n, then n octets of ASCII |
 //! | 2 + n | attributes: n, then n octets of UTF-8, `name=value` with `;` between |
+//!
+//! # The layout of BER
+//!
+//! [`Format::Ber`] writes values with the choices of 3GPP TS 32.298: calls as `moCallRecord` (tag A0), messages as
+//! `moSMSRecord` (A6), sessions of SIM cards as `pGWRecord` (BF 4F), all others as `aSRecord` (BF 45). Members are the
+//! record type, the parties (swapped digits behind 91; `tel:` and the number in an `aSRecord`), times as nine octets of
+//! `YYMMDDhhmmss+hhmm`, seconds, and the session. Scope and attributes stand in the extensions, as one UTF-8 text under
+//! the object identifier 2.999.1.1, which is for examples. One value in four, and its extensions, are of indefinite
+//! length.
+//!
+//! [`Format::Ts32297`] puts a file header before them, of 53 octets, and before each a CDR header, of four octets or of five.
 
 mod attributes;
+mod ber;
 mod draw;
 mod format;
 mod generator;

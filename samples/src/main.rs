@@ -19,7 +19,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1000)]
     count: u64,
 
-    /// How they are written: csv, jsonl, json, lines or lp
+    /// How they are written: csv, jsonl, json, lines, lp, ber or ts32297
     #[arg(long, default_value = "jsonl")]
     format: Format,
 
@@ -55,7 +55,7 @@ struct Arguments {
     #[arg(long)]
     csv_newlines: bool,
 
-    /// Leave out CSV's header line and the brackets around a JSON array
+    /// Leave out CSV's header line, the brackets around a JSON array and the file header of TS 32.297
     #[arg(long)]
     no_header: bool,
 
@@ -120,11 +120,13 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             write_scopes(&generator, &mut out)?;
         } else {
             let format = arguments.format;
-            let around =
-                if arguments.no_header { (&b""[..], &b""[..]) } else { (format.header(), format.footer()) };
-            out.write_all(around.0)?;
+            if !arguments.no_header {
+                out.write_all(&generator.header(format, arguments.first..end))?;
+            }
             write_records(&generator, format, arguments.first, end, &mut out)?;
-            out.write_all(around.1)?;
+            if !arguments.no_header {
+                out.write_all(format.footer())?;
+            }
         }
         out.flush()
     });
@@ -215,7 +217,7 @@ mod tests {
     fn batches_make_one_file() {
         let generator = Generator::new(Options::default()).unwrap();
         for &format in Format::ALL {
-            let mut out = format.header().to_vec();
+            let mut out = generator.header(format, 500..3210);
             write_records(&generator, format, 500, 3210, &mut out).unwrap();
             out.extend_from_slice(format.footer());
             assert!(out == generator.file(format, 500..3210), "{format}");

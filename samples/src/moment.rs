@@ -68,6 +68,18 @@ fn date_text(days: u64) -> [u8; 16] {
     row
 }
 
+/// Year, month, day, hour, minute and second of a time in milliseconds since 1970, each as two digits in an octet.
+pub(crate) fn bcd(millis: u64) -> [u8; 6] {
+    let date = date_text(millis / MILLIS_A_DAY);
+    let second = millis % MILLIS_A_DAY / 1000;
+    let digits = |at: usize| match date.get(at..at + 2) {
+        Some([tens, ones]) => (tens & 15) << 4 | ones & 15,
+        _ => 0,
+    };
+    let two = |number: u64| u8::try_from(((number / 10) << 4) | (number % 10)).unwrap_or_default();
+    [digits(2), digits(5), digits(8), two(second / 3600), two(second / 60 % 60), two(second % 60)]
+}
+
 /// Digits that many records need, each as the low octets of a number, the first digit in the highest.
 pub(crate) struct Digits {
     /// `00:00:` to `23:59:`.

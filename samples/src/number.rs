@@ -60,6 +60,13 @@ impl Numbers {
         }
     }
 
+    /// What [`write`](Self::write) appends.
+    pub(crate) fn text(&self, number: Number) -> Vec<u8> {
+        let Some(block) = self.block(number.region, number.block) else { return Vec::new() };
+        let start = block.start.iter().take(usize::from(block.length)).copied();
+        start.chain(format!("{:03}", number.last).into_bytes()).collect()
+    }
+
     /// How many octets [`write`](Self::write) appends.
     #[inline]
     pub(crate) fn length(&self, number: Number) -> u8 {
@@ -154,6 +161,7 @@ mod tests {
                 let number = numbers.of_region(region, high(draw.word()));
                 numbers.write(number, &digits, &mut page);
                 assert_eq!(usize::from(numbers.length(number)), page.as_bytes().len());
+                assert_eq!(numbers.text(number), page.as_bytes());
                 let text = String::from_utf8(page.as_bytes().to_vec()).unwrap();
                 assert!(is_fictional(&text), "{text} of {region}");
             }

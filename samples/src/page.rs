@@ -140,6 +140,12 @@ impl Texts {
         self.spans.get(index).map_or(0, |&(_, length)| length as usize)
     }
 
+    /// Text `index`, as long as it is.
+    pub(crate) fn exactly(&self, index: usize) -> &[u8] {
+        let (text, length) = self.from(index);
+        text.get(..length).unwrap_or_default()
+    }
+
     /// What begins with text `index`, and how long that is.
     #[inline]
     fn from(&self, index: usize) -> (&[u8], usize) {

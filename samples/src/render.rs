@@ -1,12 +1,13 @@
 //! Records as octets: one function for each format, and the tables that all of them copy from.
 
 use crate::attributes::{Attributes, Charge, DETAILS, OUTCOMES, Pool, STATUSES, Value};
+use crate::ber;
 use crate::generator::Draft;
 use crate::moment::{Calendar, Digits};
 use crate::number::{Number, Numbers};
 use crate::options::Options;
 use crate::page::{PAGE_OCTETS, Page, Texts, hexadecimal};
-use crate::scope::{RecordType, Region};
+use crate::scope::{RecordType, Region, Scope};
 
 /// Everything that records are put together from.
 pub(crate) struct Tables {
@@ -213,6 +214,32 @@ impl Tables {
         page.text::<192>(&self.plain.details, draft.details);
         let length = page.as_bytes().len() - start - 4;
         page.patch(start, u32::try_from(length).unwrap_or_default().to_be_bytes());
+    }
+
+    /// A value of BER.
+    pub(crate) fn ber(&self, draft: &Draft, _: &Calendar, page: &mut Page<'_>) {
+        page.slice(&self.ber_record(draft));
+    }
+
+    /// A value of BER behind the header that it has in a file of TS 32.297.
+    pub(crate) fn ts32297(&self, draft: &Draft, _: &Calendar, page: &mut Page<'_>) {
+        let record = self.ber_record(draft);
+        page.slice(&ber::record_header(draft, &record));
+        page.slice(&record);
+    }
+
+    fn ber_record(&self, draft: &Draft) -> Vec<u8> {
+        let Scope { tenant, record_type, region } = draft.scope;
+        let mut text = format!("tenant={tenant};region={region};type={record_type};").into_bytes();
+        text.extend_from_slice(self.plain.outcomes.exactly(draft.outcome));
+        text.extend_from_slice(self.plain.details.exactly(draft.details));
+        let fields = ber::Fields {
+            from: self.numbers.text(draft.from),
+            to: self.numbers.text(draft.to),
+            duration_ms: self.duration_ms(draft),
+            text,
+        };
+        ber::record(draft, &fields)
     }
 
     /// Everything that a record says, in the order of the columns and then of the attributes.

@@ -1,7 +1,10 @@
 //! The small files that lie beside this crate: one of each framing, and of each thing that trips readers.
 
+use std::ops::Range;
+
 use crate::format::{COLUMNS, Format};
 use crate::generator::Generator;
+use crate::moment::micros_from_text;
 use crate::options::{Options, OptionsError};
 use crate::render::json_value;
 use crate::scope::{Mix, RecordType, Scope};
@@ -21,6 +24,7 @@ pub struct Sample {
 /// None, unless the options in here contradict themselves, which a test rules out.
 pub fn sample_files() -> Result<Vec<Sample>, OptionsError> {
     let (voice, messaging) = (of_type(RecordType::Voice)?, of_type(RecordType::Messaging)?);
+    let (wireless, calls) = (of_type(RecordType::Wireless)?, of_type(RecordType::CallControl)?);
     let with_breaks = Options { line_breaks: true, ..messaging.options().clone() };
     let mixed = Generator::new(Options { tenants: 12, step_micros: 1_500_000, ..Options::default() })?;
     let twenty = voice.file(Format::Csv, 1000..1020);
@@ -28,7 +32,7 @@ pub fn sample_files() -> Result<Vec<Sample>, OptionsError> {
     let files = [
         ("voice.csv", voice.file(Format::Csv, 0..60)),
         ("messaging-newlines.csv", Generator::new(with_breaks)?.file(Format::Csv, 0..60)),
-        ("wireless.jsonl", of_type(RecordType::Wireless)?.file(Format::Jsonl, 0..40)),
+        ("wireless.jsonl", wireless.file(Format::Jsonl, 0..40)),
         ("conference.json", of_type(RecordType::Conference)?.file(Format::Json, 0..40)),
         ("messaging.log", messaging.file(Format::Lines, 0..60)),
         ("voice.lp", voice.file(Format::Lp, 0..80)),
@@ -43,6 +47,14 @@ pub fn sample_files() -> Result<Vec<Sample>, OptionsError> {
             (0..20).map(|record| indented(&messaging, record)).collect::<String>().into(),
         ),
         ("video.xml", xml(&of_type(RecordType::Video)?).into()),
+        ("voice.ber", voice.file(Format::Ber, 0..60)),
+        ("wireless.ts32297", wireless.file(Format::Ts32297, 0..60)),
+        (
+            "wireless-open.ts32297",
+            [Format::Ts32297.header(), wireless.records(Format::Ts32297, 60..80).as_bytes()].concat(),
+        ),
+        ("messaging.lpi", with_inclusive_lengths(&messaging, 0..40)),
+        ("call-control.events", (0..40).map(|record| event(&calls, record)).collect::<String>().into()),
         ("mixed.csv", mixed.file(Format::Csv, 0..180)),
         ("homes.csv", homes(&mixed).into()),
     ];
@@ -67,6 +79,37 @@ fn indented(generator: &Generator, record: u64) -> String {
         .map(|(name, value)| format!("  \"{name}\": {}", json_value(value)))
         .collect();
     format!("{{\n{}\n}}\n", members.join(",\n"))
+}
+
+/// Records after lengths that count themselves.
+fn with_inclusive_lengths(generator: &Generator, records: Range<u64>) -> Vec<u8> {
+    let mut file = Vec::new();
+    for record in generator.records(Format::Lp, records).iter() {
+        // The length before a record counts all but its own four octets.
+        file.extend_from_slice(&u32::try_from(record.len()).unwrap_or_default().to_be_bytes());
+        file.extend_from_slice(record.get(4..).unwrap_or_default());
+    }
+    file
+}
+
+/// A record as an event of a switch: lines with names, percent-encoded, and an empty one.
+fn event(generator: &Generator, record: u64) -> String {
+    let members = generator.members(record);
+    let start = members.iter().find(|(name, _)| *name == "start_time").map(|(_, value)| value.to_string());
+    let seconds = start.and_then(|start| micros_from_text(start.get(..19)?)).unwrap_or_default();
+    let mut lines = format!("Event-Name: CHANNEL_HANGUP_COMPLETE\nEvent-Date-Timestamp: {seconds}\n");
+    for (name, value) in members {
+        let encoded: String = value
+            .to_string()
+            .bytes()
+            .map(|octet| match octet {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(octet).to_string(),
+                _ => format!("%{octet:02X}"),
+            })
+            .collect();
+        lines += &format!("variable_{name}: {encoded}\n");
+    }
+    lines + "\n"
 }
 
 /// An XML document in which each element of the root is a record.
@@ -172,6 +215,30 @@ mod tests {
         assert_eq!(sample("empty.csv"), b"");
         let lines = sample("messaging-newlines.csv").iter().filter(|&&octet| octet == b'\n').count();
         assert!(rows("messaging-newlines.csv").len() + 20 < lines, "{lines}");
+    }
+
+    #[test]
+    fn lengths_count_themselves_and_events_are_blocks() {
+        let inclusive = sample("messaging.lpi");
+        let (mut at, mut count) = (0, 0);
+        while at < inclusive.len() {
+            at += usize::try_from(u32::from_be_bytes(inclusive[at..at + 4].try_into().unwrap())).unwrap();
+            count += 1;
+        }
+        assert_eq!((at, count), (inclusive.len(), 40));
+        let events = String::from_utf8(sample("call-control.events")).unwrap();
+        let events: Vec<&str> = events.split_terminator("\n\n").collect();
+        assert_eq!(events.len(), 40);
+        for event in events {
+            assert!(event.starts_with("Event-Name: CHANNEL_HANGUP_COMPLETE\nEvent-Date-Timestamp: 17"));
+            assert!(
+                event
+                    .lines()
+                    .all(|line| line.split_once(": ").is_some_and(|(_, value)| !value.contains(' ')))
+            );
+            assert!(event.contains("\nvariable_tenant: t-000001\n"));
+        }
+        assert!(sample("wireless-open.ts32297").starts_with(&[0xFF; 4]));
     }
 
     #[test]

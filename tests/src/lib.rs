@@ -9,6 +9,7 @@
 
 #[cfg(feature = "key-services")]
 pub mod aws;
+pub mod disk;
 #[cfg(feature = "key-services")]
 pub mod http;
 #[cfg(feature = "key-services")]

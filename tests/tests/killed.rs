@@ -46,6 +46,23 @@ async fn left(domicile: &Domicile, directory: &Path) -> Vec<u64> {
     numbers
 }
 
+/// Has what a kill left closed: by a process that is killed as well, and then by one that is not.
+fn close(place: &Path, out: &Path, killed_after: Duration) {
+    let mut child = program()
+        .current_dir(place)
+        .arg("recover")
+        .arg(out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(killed_after);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeed(program().current_dir(place).arg("recover").arg(out));
+    succeed(program().current_dir(place).arg("verify").arg(out));
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_survives_every_kill() {
     let place = tempfile::tempdir().unwrap();
@@ -55,7 +72,7 @@ async fn what_was_acknowledged_survives_every_kill() {
     let domicile = Domicile::open(place.path().join("domicile.toml")).await.unwrap();
     let (mut acknowledged, mut appended) = (0, 0);
     let mut seed = 11_u64;
-    for round in 0..if long_form() { 1_000 } else { 20 } {
+    for round in 0..if long_form() { 1_000 } else { 40 } {
         let out = place.path().join(format!("out-{round}"));
         let arguments = ["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"];
         let mut child = program()
@@ -99,6 +116,7 @@ async fn what_was_acknowledged_survives_every_kill() {
         child.wait().unwrap();
         let safe = reading.join().unwrap();
         feeding.join().unwrap();
+        close(place.path(), &out, Duration::from_micros((seed >> 23) % 12_000));
         let found = left(&domicile, &out).await;
         assert!(found.len() as u64 >= safe, "round {round}: {} of {safe} acknowledged", found.len());
         assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>(), "round {round}");

@@ -168,3 +168,9 @@ fn one_record_without_an_end() {
 fn one_line_without_an_end() {
     check("lines", &["--framing", "lines"], |_| vec![b'x'; 1 << 20]);
 }
+
+/// Values of indefinite length in one another, none of which is ever ended.
+#[test]
+fn one_value_of_ber_without_an_end() {
+    check("ber", &["--framing", "ber"], |_| b"\x30\x80".repeat(1 << 19));
+}

@@ -8,90 +8,16 @@
 )]
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domicile::{Code, Domicile, Purpose, Time};
 use domicile_record::{
-    Disk, DiskFile, Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions, Segment, Selection,
+    Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions, Segment, Selection,
 };
-use domicile_tests::{Home, long_form, scope};
-
-/// A disk in memory that fails when it is told to, and knows what was synced.
-#[derive(Debug, Default)]
-struct MemoryDisk {
-    files: Mutex<BTreeMap<PathBuf, Arc<MemoryFile>>>,
-    faults: Arc<Faults>,
-}
-
-#[derive(Debug, Default)]
-struct Faults {
-    appends: AtomicBool,
-    syncs: AtomicBool,
-    creations: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct MemoryFile {
-    bytes: Mutex<Vec<u8>>,
-    synced: AtomicUsize,
-    faults: Arc<Faults>,
-}
-
-impl Disk for MemoryDisk {
-    fn create_directory(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        if self.faults.creations.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let file = Arc::new(MemoryFile { faults: self.faults.clone(), ..MemoryFile::default() });
-        let before = self.files.lock().unwrap().insert(path.to_owned(), file.clone());
-        assert!(before.is_none(), "a name is given once");
-        Ok(file)
-    }
-}
-
-impl DiskFile for MemoryFile {
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        let fails = self.faults.appends.load(Ordering::SeqCst);
-        let length = if fails { bytes.len() / 2 } else { bytes.len() };
-        self.bytes.lock().unwrap().extend_from_slice(&bytes[..length]);
-        if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let written = self.bytes.lock().unwrap().len();
-        if self.faults.syncs.load(Ordering::SeqCst) {
-            return Err(io::Error::other("input/output error"));
-        }
-        self.synced.fetch_max(written, Ordering::SeqCst);
-        Ok(())
-    }
-}
-
-impl MemoryDisk {
-    /// What a crash leaves of each file: what was synced, and so much of the rest as `more` says.
-    fn image(&self, mut more: impl FnMut(usize) -> usize) -> Vec<Vec<u8>> {
-        let files = self.files.lock().unwrap();
-        let of = |file: &Arc<MemoryFile>| {
-            // In this order: a sync that comes in between makes the image no less than it promises.
-            let synced = file.synced.load(Ordering::SeqCst);
-            let bytes = file.bytes.lock().unwrap();
-            bytes[..synced + more(bytes.len() - synced)].to_vec()
-        };
-        files.values().map(of).collect()
-    }
-
-    fn whole(&self) -> Vec<Vec<u8>> {
-        self.image(|rest| rest)
-    }
-}
+use domicile_tests::disk::SimulatedDisk;
+use domicile_tests::{Home, scope};
 
 /// The records of these segments: of each scope, in the order of their numbers.
 async fn records(domicile: &Domicile, files: &[Vec<u8>]) -> BTreeMap<String, Vec<u64>> {
@@ -120,8 +46,8 @@ fn options() -> RecorderOptions {
     options
 }
 
-fn on(disk: &Arc<MemoryDisk>, home: &Home, options: RecorderOptions) -> Recorder {
-    Recorder::on_disk(&home.domicile, Path::new("segments"), options, disk.clone()).unwrap()
+fn on(disk: &SimulatedDisk, home: &Home, options: RecorderOptions) -> Recorder {
+    Recorder::on_disk(&home.domicile, Path::new("segments"), options, Arc::new(disk.clone())).unwrap()
 }
 
 async fn append(lane: &RecorderLane, home: &Home, tenant: &str, numbers: std::ops::Range<u64>) {
@@ -176,7 +102,7 @@ async fn what_many_callers_append_is_there_once_and_whole_segments_are_left() {
 async fn segments_follow_one_another_without_losing_or_repeating_a_record() {
     let home = Home::of(&TENANTS).await;
     for lanes_max in [1 << 16, 2] {
-        let disk = Arc::new(MemoryDisk::default());
+        let disk = SimulatedDisk::default();
         let mut options = options();
         (options.segment_bytes, options.segment_lanes) = (100 << 10, lanes_max);
         let recorder = on(&disk, &home, options);
@@ -193,7 +119,7 @@ async fn segments_follow_one_another_without_losing_or_repeating_a_record() {
             }
         }
         recorder.close().await.unwrap();
-        let files = disk.whole();
+        let files = disk.segments();
         assert!(files.len() > 2, "{} segments", files.len());
         for bytes in &files {
             let verified = domicile_record::verify(&home.domicile, &bytes[..], None).await.unwrap();
@@ -211,15 +137,15 @@ async fn segments_follow_one_another_without_losing_or_repeating_a_record() {
 async fn a_disk_that_fails_is_told_to_every_commit_until_what_was_lost_is_appended_again() {
     let home = Home::of(&["acme"]).await;
     for of_syncs in [true, false] {
-        let disk = Arc::new(MemoryDisk::default());
+        let disk = SimulatedDisk::default();
         let recorder = on(&disk, &home, options());
-        let fault = if of_syncs { &disk.faults.syncs } else { &disk.faults.appends };
+        let fail = |fail| if of_syncs { disk.fail_syncs(fail) } else { disk.fail_appends(fail) };
         let lane = recorder.scope(&scope("acme")).await.unwrap();
         append(&lane, &home, "acme", 0..100).await;
         let safe = recorder.commit().await.unwrap();
         assert_eq!(safe.records, 100);
 
-        fault.store(true, Ordering::SeqCst);
+        fail(true);
         append(&lane, &home, "acme", 100..110).await;
         let waiting = [recorder.clone(), recorder.clone()]
             .map(|recorder| tokio::spawn(async move { recorder.commit().await.unwrap_err() }));
@@ -228,7 +154,7 @@ async fn a_disk_that_fails_is_told_to_every_commit_until_what_was_lost_is_append
             assert_eq!(error.code(), Code::RecordsLost);
             assert!(error.what().contains("receipt"), "{error}");
         }
-        fault.store(false, Ordering::SeqCst);
+        fail(false);
         // Writing goes on, and nobody is told that all is well before it is.
         append(&lane, &home, "acme", 200..300).await;
         assert_eq!(recorder.commit().await.unwrap_err().code(), Code::RecordsLost);
@@ -238,7 +164,7 @@ async fn a_disk_that_fails_is_told_to_every_commit_until_what_was_lost_is_append
         let receipt = recorder.commit().await.unwrap();
         assert_eq!((receipt.records, receipt.number > safe.number), (210, true));
         recorder.close().await.unwrap();
-        let mut numbers = records(&home.domicile, &disk.whole()).await.remove("acme").unwrap();
+        let mut numbers = records(&home.domicile, &disk.segments()).await.remove("acme").unwrap();
         numbers.dedup();
         assert_eq!(numbers, (0..110).chain(200..300).collect::<Vec<_>>());
     }
@@ -248,7 +174,7 @@ async fn a_disk_that_fails_is_told_to_every_commit_until_what_was_lost_is_append
 fn threads_without_a_runtime_record_as_well() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let home = Arc::new(runtime.block_on(Home::of(&TENANTS)));
-    let disk = Arc::new(MemoryDisk::default());
+    let disk = SimulatedDisk::default();
     let recorder = on(&disk, &home, options());
     std::thread::scope(|threads| {
         for tenant in TENANTS {
@@ -265,7 +191,7 @@ fn threads_without_a_runtime_record_as_well() {
     });
     let summaries = recorder.close_blocking().unwrap();
     assert_eq!(summaries.iter().map(|summary| summary.records).sum::<u64>(), 4_000);
-    for (tenant, numbers) in runtime.block_on(records(&home.domicile, &disk.whole())) {
+    for (tenant, numbers) in runtime.block_on(records(&home.domicile, &disk.segments())) {
         assert_eq!(numbers, (0..1_000).collect::<Vec<_>>(), "{tenant}");
     }
 }
@@ -273,7 +199,7 @@ fn threads_without_a_runtime_record_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_for_a_scope_again_gets_its_lane() {
     let home = Home::of(&["acme"]).await;
-    let disk = Arc::new(MemoryDisk::default());
+    let disk = SimulatedDisk::default();
     let recorder = on(&disk, &home, options());
     let mut timed = LaneOptions::default();
     timed.event_times = true;
@@ -288,21 +214,21 @@ async fn whoever_asks_for_a_scope_again_gets_its_lane() {
         (1, 2, 20),
         "one with times, and one without"
     );
-    assert_eq!(records(&home.domicile, &disk.whole()).await["acme"], (0..20).collect::<Vec<_>>());
+    assert_eq!(records(&home.domicile, &disk.segments()).await["acme"], (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_segment_can_be_begun_the_caller_is_told_and_nothing_is_taken() {
     let home = Home::of(&["acme"]).await;
-    let disk = Arc::new(MemoryDisk::default());
-    disk.faults.creations.store(true, Ordering::SeqCst);
+    let disk = SimulatedDisk::default();
+    disk.fail_creations(true);
     let recorder = on(&disk, &home, options());
     let lane = recorder.scope(&scope("acme")).await.unwrap();
     let error = lane.append(home.domicile.now(), b"acme 0\n").await.unwrap_err();
     assert_eq!(error.code(), Code::OutputFailed);
     assert!(!lane.try_append(home.domicile.now(), b"acme 0\n").unwrap());
     assert_eq!(recorder.commit().await.unwrap().records, 0);
-    disk.faults.creations.store(false, Ordering::SeqCst);
+    disk.fail_creations(false);
     append(&lane, &home, "acme", 1..2).await;
     assert_eq!(recorder.commit().await.unwrap().records, 1);
     // A scope without a home, and times that nobody meant, delay nobody.
@@ -311,13 +237,13 @@ async fn where_no_segment_can_be_begun_the_caller_is_told_and_nothing_is_taken()
     assert_eq!(error.code(), Code::InputTime);
     recorder.close().await.unwrap();
     assert_eq!(lane.append(home.domicile.now(), b"late").await.unwrap_err().code(), Code::WriterFailed);
-    assert_eq!(records(&home.domicile, &disk.whole()).await["acme"], [1]);
+    assert_eq!(records(&home.domicile, &disk.segments()).await["acme"], [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recorder_that_is_dropped_leaves_what_a_crash_leaves() {
     let home = Home::of(&["acme"]).await;
-    let disk = Arc::new(MemoryDisk::default());
+    let disk = SimulatedDisk::default();
     let recorder = on(&disk, &home, options());
     let lane = recorder.scope(&scope("acme")).await.unwrap();
     append(&lane, &home, "acme", 0..1_000).await;
@@ -328,7 +254,7 @@ async fn a_recorder_that_is_dropped_leaves_what_a_crash_leaves() {
     assert_eq!(safe.records, 1_000);
     append(&lane, &home, "acme", 1_000..1_010).await;
     drop((recorder, lane));
-    let files = disk.image(|_| 0);
+    let files = disk.segments();
     let found = records(&home.domicile, &files).await.remove("acme").unwrap();
     assert_eq!(found[..1_000], (0..1_000).collect::<Vec<_>>());
     let inspected = domicile_record::inspect(&files[0][..]).unwrap();
@@ -336,59 +262,9 @@ async fn a_recorder_that_is_dropped_leaves_what_a_crash_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_every_instant_a_crash_leaves_whatever_was_said_to_be_safe() {
-    let home = Arc::new(Home::of(&TENANTS).await);
-    let disk = Arc::new(MemoryDisk::default());
-    let mut options = options();
-    options.segment_bytes = 60 << 10;
-    let recorder = on(&disk, &home, options);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writing = {
-        let (recorder, home, stop) = (recorder.clone(), home.clone(), stop.clone());
-        tokio::spawn(async move {
-            let mut lanes = Vec::new();
-            for tenant in TENANTS {
-                lanes.push(recorder.scope(&scope(tenant)).await.unwrap());
-            }
-            let mut number = 0;
-            while !stop.load(Ordering::SeqCst) {
-                for (lane, tenant) in lanes.iter().zip(TENANTS) {
-                    append(lane, &home, tenant, number..number + 1).await;
-                }
-                number += 1;
-                if number % 16 == 0 {
-                    // What is looked at again and again shall not grow without end.
-                    tokio::time::sleep(Duration::from_millis(4)).await;
-                }
-            }
-        })
-    };
-    let mut receipt = Receipt::default();
-    let mut seed = 7_u64;
-    for round in 0..if long_form() { 1_000 } else { 60 } {
-        receipt = recorder.receipt_after(receipt).await.unwrap();
-        // Cut anywhere behind what was synced: in the middle of a block, most of the time.
-        let image = disk.image(|rest| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from(seed >> 33).unwrap() % (rest + 1)
-        });
-        let found = records(&home.domicile, &image).await;
-        let count: usize = found.values().map(Vec::len).sum();
-        assert!(count as u64 >= receipt.records, "image {round}: {count} of {}", receipt.records);
-        for (tenant, numbers) in &found {
-            // They were appended in turn: of each, the first so many.
-            assert_eq!(*numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "image {round}: {tenant}");
-        }
-    }
-    stop.store(true, Ordering::SeqCst);
-    writing.await.unwrap();
-    recorder.close().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_input_that_keeps_coming_is_appended_as_it_comes_with_what_stands_before_it() {
     let home = Arc::new(Home::of(&["acme"]).await);
-    let disk = Arc::new(MemoryDisk::default());
+    let disk = SimulatedDisk::default();
     let recorder = on(&disk, &home, options());
     let mut feed = Feed::default();
     (feed.framing, feed.time) = ("csv".parse().unwrap(), Some("at".to_owned()));
@@ -411,7 +287,7 @@ async fn an_input_that_keeps_coming_is_appended_as_it_comes_with_what_stands_bef
     assert_eq!(failed.code(), Code::InputTime);
     assert!(failed.place().unwrap().starts_with("record 2"), "{failed:?}");
     recorder.close().await.unwrap();
-    let files = disk.whole();
+    let files = disk.segments();
     let segment = Segment::open_source(&home.domicile, &files[0][..], Purpose::Support, Selection::all())
         .await
         .unwrap();

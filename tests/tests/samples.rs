@@ -100,12 +100,13 @@ async fn all_samples_together_come_back_one_after_the_other() {
 }
 
 /// Which sample has its event time where.
-const TIMES: [(&str, &str); 8] = [
+const TIMES: [(&str, &str); 9] = [
     ("voice.csv", "start_time"),
     ("voice-no-header.csv", "6"),
     ("messaging-newlines.csv", "start_time"),
     ("wireless.jsonl", "start_time"),
     ("conference.json", "start_time"),
+    ("call-control.events", "Event-Date-Timestamp"),
     ("voice-asterisk.csv", "10"),
     ("verify-twilio.jsonl", "date_created"),
     ("call-recording-twilio.jsonl", "date_created"),

@@ -68,6 +68,12 @@ pub(crate) enum Command {
     Why(Why),
     /// Verify every tag, total and index of segments
     Verify(Verify),
+    /// Close what a crash left of segments; what is cut is kept beside them
+    Recover(Recover),
+    /// Write finished segments anew with each lane in one piece; no key is needed
+    Settle(Settle),
+    /// Write the records of segments anew in full blocks under fresh keys, in one segment for each region
+    Compact(Compact),
     /// Keys: list, rotate, erase, expire, hold, shred; make a restored store good
     #[command(subcommand)]
     Key(KeyCommand),
@@ -485,7 +491,8 @@ pub(crate) struct Seal {
     /// The segment to write; with --route a directory, in which each home has its own
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
-    /// How records stand in the input: auto, lines, csv, json, length-prefixed or whole
+    /// How records stand in the input: auto, lines, csv, json, blocks, ber, ts32297, length-prefixed,
+    /// length-prefixed-inclusive or whole
     #[arg(long, value_name = "FRAMING", default_value = "auto", value_parser = parsed::<Choice>)]
     pub(crate) framing: Choice,
     /// The column or field with a record's event time; otherwise the time of sealing counts
@@ -608,6 +615,36 @@ pub(crate) struct Verify {
     pub(crate) files: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Segments, or directories with them; each is replaced by its closed edition, or left as it is
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Settle {
+    /// Segments, or directories with them; they stay as they are
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+    /// The directory under which the new editions are written: <region>/<day>/<segment>.dseg
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    /// Segments, or directories with them
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+    /// The directory under which the new segments are written: <region>/<day>/<segment>.dseg
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Retire what is replaced, in every copy, and remove it, once the new segment is verified and has its name
+    #[arg(long)]
+    pub(crate) retire: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum PostCommand {
     /// At the post: make its identity, a key of its own that opens nothing
@@ -707,7 +744,8 @@ pub(crate) struct PostSeal {
     /// The segment to write
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: PathBuf,
-    /// How records stand in the input: auto, lines, csv, json, length-prefixed or whole
+    /// How records stand in the input: auto, lines, csv, json, blocks, ber, ts32297, length-prefixed,
+    /// length-prefixed-inclusive or whole
     #[arg(long, value_name = "FRAMING", default_value = "auto", value_parser = parsed::<Choice>)]
     pub(crate) framing: Choice,
     /// The column or field with a record's event time; otherwise the time of sealing counts

@@ -5,6 +5,7 @@
 mod arguments;
 mod commands;
 mod input;
+mod output;
 mod report;
 
 use std::process::ExitCode;
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
             Command::Inspect(inspect) => commands::inspect::run(inspect, &report),
             Command::Why(why) => commands::why::run(common, why, &report).await,
             Command::Verify(verify) => commands::verify::run(common, verify, &report).await,
+            Command::Recover(recover) => commands::recover::run(common, recover, &report).await,
+            Command::Settle(settle) => commands::settle::run(settle, &report),
+            Command::Compact(compact) => commands::compact::run(common, compact, &report).await,
             Command::Key(KeyCommand::List(list)) => commands::key::list(common, list, &report).await,
             Command::Key(KeyCommand::Rotate(rotate)) => commands::key::rotate(common, rotate, &report).await,
             Command::Key(KeyCommand::Ahead(ahead)) => commands::key::ahead(common, ahead, &report).await,

@@ -129,9 +129,10 @@ impl<'a, S: Source> Adopting<'a, S> {
             let engine: Engine = domicile.engines(open.descriptor.suite).bulk;
             let opener = LaneOpener::new(&header, lane, &open, &data_key, engine)?;
             let (scope, period) = (open.descriptor.scope.clone(), open.descriptor.period);
-            let mut of_lane =
-                ReadableLane { place, descriptor: open.descriptor, opener, lease: None, end: None };
-            of_lane.read_end(&file)?;
+            let mut of_lane = ReadableLane::new(&file, place, open.descriptor, opener, None)?;
+            if let Some(broken) = of_lane.broken_end.take() {
+                return Err(broken.error);
+            }
             lanes.insert(lane, PostLane { scope, period, data_key });
             readable.insert(lane, of_lane);
         }

@@ -33,7 +33,8 @@ pub struct Inspection {
     pub file_bytes: u64,
     /// Blocks that were found.
     pub blocks: u64,
-    /// How the file ends, as far as can be told without a key: `complete`, `unfinished`, `torn` or `corrupt`.
+    /// How the file ends, as far as can be told without a key: `complete`, `recovered`, `unfinished`, `torn`
+    /// or `corrupt`.
     pub state: &'static str,
     /// The same in a sentence.
     pub detail: String,
@@ -164,7 +165,10 @@ pub fn inspect<S: Source>(source: S) -> Result<Inspection> {
         (None, None, true) if all_ended && inspection.footer => {
             ("complete", "lane 0 and all lanes have an end".to_owned())
         }
-        (None, None, true) => ("corrupt", "a lane has no end, or the footer is missing".to_owned()),
+        (None, None, true) if inspection.footer => {
+            ("recovered", "lane 0 has an end, and other lanes have none: a crash cut it short".to_owned())
+        }
+        (None, None, true) => ("corrupt", "the footer is missing".to_owned()),
         (None, None, false) => ("unfinished", "it has no end".to_owned()),
     };
     Ok(inspection)

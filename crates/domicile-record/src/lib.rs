@@ -2,6 +2,8 @@
 
 mod adopt;
 mod block_buffer;
+mod compact;
+mod disk;
 pub mod format;
 pub mod framing;
 mod inspect;
@@ -10,27 +12,35 @@ mod lane_key;
 mod open;
 mod reader;
 mod recorder;
+mod recover;
 mod refusals;
+mod region_end;
 mod rewrap;
 mod rewrite;
 mod running_hash;
 mod seal;
 mod sealed_record;
+mod settle;
 mod verify;
 mod why;
 mod writer;
 
 pub use adopt::Adopting;
+pub use compact::{Compacting, Compaction, compact};
+pub use disk::{Disk, DiskFile, LocalDisk};
 pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
-pub use reader::{Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase};
-pub use recorder::{
-    Disk, DiskFile, Feed, LaneOptions, LocalDisk, Receipt, Recorder, RecorderLane, RecorderOptions,
+pub use reader::{
+    Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase, header_of,
+    replaced_among, replaced_by,
 };
+pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
+pub use recover::{Cut, Recovering, Recovery, recover};
 pub use rewrap::{Rewrapped, rewrap};
 pub use sealed_record::{
     OpenedBatch, RecordContext, RecordOpener, RecordSealer, RowId, SealedBatch, SealedRecords,
 };
+pub use settle::settle;
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};
 pub use writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};

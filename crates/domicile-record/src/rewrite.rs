@@ -17,50 +17,90 @@ pub(crate) fn rewrite<S: Source, O: Sink>(
     sink: &mut O,
     mut opening: impl FnMut(LaneNo, LaneOpen) -> Result<LaneOpen>,
 ) -> Result<u64> {
-    let header = SegmentHeader { edition: file.header.edition.saturating_add(1), ..file.header.clone() };
-    let mut at = 0;
-    let mut write = |bytes: &[u8]| -> Result<u64> {
-        let before = at;
-        sink.write_all(bytes).map_err(failed)?;
-        at += bytes.len() as u64;
-        Ok(before)
-    };
-    write(&header.encode())?;
-    let mut lanes: BTreeMap<LaneNo, (LaneKey, Vec<u64>)> = BTreeMap::new();
+    let mut edition = NextEdition::begin(&file.header, sink)?;
     let mut walker = Walker::new(&file.source, &file.header, file.length);
-    let (mut body, mut blocks) = (Vec::new(), 0);
+    let mut body = Vec::new();
     while let Some(step) = walker.next().map_err(|source| unreadable(0, source))? {
-        let Step::Block { at: from, header: block, encoded } = step else { return Err(changed()) };
-        if block.kind == BlockKind::Footer {
+        let Step::Block { at, header, encoded } = step else { return Err(changed()) };
+        if header.kind == BlockKind::Footer {
             break;
         }
-        body.resize(block.body_bytes(), 0);
-        let behind = from + BlockHeader::BYTES as u64;
-        file.source.read_at(behind, &mut body).map_err(|source| unreadable(behind, source))?;
-        blocks += 1;
-        if block.kind == BlockKind::LaneOpen {
-            body.truncate(block.payload_bytes());
-            let open = LaneOpen::decode(&body, block.lane).map_err(misfit)?;
-            let key = LaneKey::new(open.descriptor.scope.clone(), open.descriptor.period, block.lane);
-            let open = opening(block.lane, open)?;
-            let block = opening_block(&header, &block, &open)?;
-            lanes.insert(key.lane, (key, vec![write(&block)?]));
-            continue;
-        }
-        let start = write(&encoded)?;
-        write(&body)?;
-        if let Some((_, offsets)) = lanes.get_mut(&block.lane) {
-            offsets.push(start);
+        file.read_body(at, &header, &mut body)?;
+        if header.kind == BlockKind::LaneOpen {
+            body.truncate(header.payload_bytes());
+            let open = LaneOpen::decode(&body, header.lane).map_err(misfit)?;
+            edition.add_opening(&header, &opening(header.lane, open)?)?;
+        } else {
+            edition.add(header.lane, &encoded, &body)?;
         }
     }
-    let mut footer = Footer::new();
-    for (key, offsets) in lanes.into_values() {
-        footer.add(key, offsets);
+    edition.end()
+}
+
+/// The next edition of a segment while it is written: blocks that were sealed before, where they stand now, and a footer
+/// that says so.
+pub(crate) struct NextEdition<'a, O> {
+    header: SegmentHeader,
+    sink: &'a mut O,
+    at: u64,
+    blocks: u64,
+    lanes: BTreeMap<LaneNo, (LaneKey, Vec<u64>)>,
+}
+
+impl<'a, O: Sink> NextEdition<'a, O> {
+    pub(crate) fn begin(before: &SegmentHeader, sink: &'a mut O) -> Result<Self> {
+        let header = SegmentHeader { edition: before.edition.saturating_add(1), ..before.clone() };
+        let mut begun = Self { header, sink, at: 0, blocks: 0, lanes: BTreeMap::new() };
+        begun.write(&begun.header.encode())?;
+        Ok(begun)
     }
-    let payload = footer.encode(&header, write(&[])?).map_err(misfit)?;
-    write(&footer_block(&header.id, blocks, &payload).map_err(misfit)?)?;
-    sink.flush().and_then(|()| sink.sync()).map_err(failed)?;
-    Ok(at)
+
+    /// The opening of a lane, in place of the one whose block header this is.
+    pub(crate) fn add_opening(&mut self, header: &BlockHeader, open: &LaneOpen) -> Result<()> {
+        let block = opening_block(&self.header, header, open)?;
+        self.add_opening_block(header.lane, open, &block)
+    }
+
+    /// The same, as it stands in a block already.
+    pub(crate) fn add_opening_block(&mut self, lane: LaneNo, open: &LaneOpen, block: &[u8]) -> Result<()> {
+        let key = LaneKey::new(open.descriptor.scope.clone(), open.descriptor.period, lane);
+        let at = self.write(block)?;
+        self.blocks += 1;
+        self.lanes.insert(lane, (key, vec![at]));
+        Ok(())
+    }
+
+    /// A sealed block: its header, and what stands behind that. Blocks of a lane come in their order.
+    pub(crate) fn add(&mut self, lane: LaneNo, encoded: &[u8], body: &[u8]) -> Result<()> {
+        let at = self.write(encoded)?;
+        self.write(body)?;
+        self.blocks += 1;
+        match self.lanes.get_mut(&lane) {
+            Some((_, offsets)) => offsets.push(at),
+            None => return Err(changed()),
+        }
+        Ok(())
+    }
+
+    /// Writes the footer; everything is durable then, as far as the sink is. Returns the octets of the file.
+    pub(crate) fn end(mut self) -> Result<u64> {
+        let mut footer = Footer::new();
+        for (key, offsets) in std::mem::take(&mut self.lanes).into_values() {
+            footer.add(key, offsets);
+        }
+        let payload = footer.encode(&self.header, self.at).map_err(misfit)?;
+        let block = footer_block(&self.header.id, self.blocks, &payload).map_err(misfit)?;
+        self.write(&block)?;
+        self.sink.flush().and_then(|()| self.sink.sync()).map_err(failed)?;
+        Ok(self.at)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<u64> {
+        let before = self.at;
+        self.sink.write_all(bytes).map_err(failed)?;
+        self.at += bytes.len() as u64;
+        Ok(before)
+    }
 }
 
 fn opening_block(header: &SegmentHeader, block: &BlockHeader, open: &LaneOpen) -> Result<Vec<u8>> {
@@ -77,7 +117,7 @@ pub(crate) fn changed() -> Error {
     Error::new(Code::SegmentCorrupt, "the segment changed while it was written anew")
 }
 
-fn misfit(source: Malformed) -> Error {
+pub(crate) fn misfit(source: Malformed) -> Error {
     Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").because(source)
 }
 

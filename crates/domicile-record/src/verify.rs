@@ -1,6 +1,7 @@
 //! Verifying a segment: every tag, total and index, from its first octet to its last.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use domicile::engine::TAG_BYTES;
 use domicile::keyring::LeafRef;
@@ -77,8 +78,9 @@ pub struct Finding {
     pub what: String,
 }
 
-/// Blocks that wait for one of a lower ordinal: a bound to what a file takes whose blocks come in no order.
-const WAITING_MAX: usize = 1 << 18;
+/// Blocks that wait for one of a lower ordinal: a bound to what a file takes whose blocks come in no order. Where more would,
+/// they are read once more, by ordinal.
+const WAITING_MAX: usize = 1 << 16;
 
 /// How much of a footer is read at once.
 const FOOTER_WINDOW_BYTES: usize = 64 << 10;
@@ -134,9 +136,7 @@ impl<S: Source> Segment<S> {
                     check.footer(at, &header)?;
                 }
                 Step::Block { at, header, encoded } => {
-                    body.resize(header.body_bytes(), 0);
-                    let from = at + BlockHeader::BYTES as u64;
-                    self.file.source.read_at(from, &mut body).map_err(|source| unreadable(from, source))?;
+                    self.file.read_body(at, &header, &mut body)?;
                     check.block(at, &header, &encoded, &mut body);
                 }
                 Step::Damage { at, bytes } | Step::Tail { at, bytes } => {
@@ -145,6 +145,7 @@ impl<S: Source> Segment<S> {
                 }
             }
         }
+        check.hash_by_ordinal()?;
         Ok(check.finish())
     }
 }
@@ -164,6 +165,8 @@ struct LaneCheck<'a> {
     last_arrival: Option<i64>,
     sections: Vec<Section>,
     blocks: Vec<IndexEntry>,
+    /// The hash of the last block that passed: what lane 0 keeps of the lane. Zeros stand for the opening's.
+    last_hash: [u8; 32],
 }
 
 /// Where in a lane the next block stands: kinds follow one another in this order.
@@ -187,7 +190,8 @@ struct Check<'a, S> {
     verified: u64,
     hash: HashCheck,
     durable: u64,
-    end_hashes: BTreeMap<LaneNo, [u8; 32]>,
+    /// Lane 0 says that a crash cut the segment short: lanes need no ends.
+    recovered: bool,
     /// The ordinal of lane 0's end, which vouches for all before it.
     last_ordinal: Option<u64>,
     /// The segment leaf that lane 0 names; all lanes name the same.
@@ -204,6 +208,8 @@ struct HashCheck {
     expected: BTreeMap<u64, (u64, [u8; 32])>,
     /// Where it said something else than what is.
     wrong: Vec<u64>,
+    /// More blocks would have waited than may: nothing was kept, and they are to be read by ordinal.
+    given_up: bool,
 }
 
 enum HashItem {
@@ -216,25 +222,34 @@ impl HashCheck {
         if ordinal < self.next_ordinal || self.waiting.contains_key(&ordinal) {
             return Err(format!("a second block {ordinal} of the segment"));
         }
+        if self.given_up {
+            return Ok(());
+        }
         if self.waiting.len() >= WAITING_MAX && ordinal != self.next_ordinal {
-            return Err(format!("block {ordinal} stands too far before block {}", self.next_ordinal));
+            (self.given_up, self.waiting) = (true, BTreeMap::new());
+            return Ok(());
         }
         self.waiting.insert(ordinal, item);
         while let Some(item) = self.waiting.remove(&self.next_ordinal) {
-            if let Some((at, expected)) = self.expected.remove(&self.next_ordinal)
-                && expected != self.hash.value()
-            {
-                self.wrong.push(at);
-            }
-            match item {
-                HashItem::Sealed(header, tag) => self.hash.add_sealed(&header, &tag),
-                HashItem::LaneOpen(header, descriptor, commitment) => {
-                    self.hash.add_lane_open(&header, &descriptor, &commitment);
-                }
-            }
-            self.next_ordinal += 1;
+            self.next(item);
         }
         Ok(())
+    }
+
+    /// The block with the next ordinal.
+    fn next(&mut self, item: HashItem) {
+        if let Some((at, expected)) = self.expected.remove(&self.next_ordinal)
+            && expected != self.hash.value()
+        {
+            self.wrong.push(at);
+        }
+        match item {
+            HashItem::Sealed(header, tag) => self.hash.add_sealed(&header, &tag),
+            HashItem::LaneOpen(header, descriptor, commitment) => {
+                self.hash.add_lane_open(&header, &descriptor, &commitment);
+            }
+        }
+        self.next_ordinal += 1;
     }
 
     /// Whether every block was added that stands before one that was, and everything that lane 0 said was compared.
@@ -256,6 +271,7 @@ impl<'a, S: Source> Check<'a, S> {
             waiting: BTreeMap::new(),
             expected: BTreeMap::new(),
             wrong: Vec::new(),
+            given_up: false,
         };
         let mut lanes = BTreeMap::new();
         if let Some(region) = &segment.region {
@@ -273,7 +289,7 @@ impl<'a, S: Source> Check<'a, S> {
             verified: 0,
             hash,
             durable: 0,
-            end_hashes: BTreeMap::new(),
+            recovered: false,
             last_ordinal: None,
             segment_leaf: None,
             footer: false,
@@ -314,6 +330,7 @@ impl<'a, S: Source> Check<'a, S> {
             return Ok(());
         }
         self.footer = true;
+        self.hash_by_ordinal()?;
         if !self.footer_agrees(at, header)? {
             self.find(at, None, "the footer does not say what is");
         }
@@ -367,10 +384,12 @@ impl<'a, S: Source> Check<'a, S> {
         let Some(readable) = lane.lane else {
             // Its key is not to be had here: the structure was checked, and nothing more can be.
             let tag = tag_of(header, body).ok_or("a block without a tag")?;
+            lane.last_hash = end_hash(encoded, &tag);
             return self.hash.add(header.ordinal, HashItem::Sealed(*encoded, tag));
         };
         let tag = readable.opener.open(header, encoded, body).map_err(|error| error.what().to_owned())?;
         self.verified += 1;
+        lane.last_hash = end_hash(encoded, &tag);
         let malformed = |source: Malformed| format!("sealed with contents that make no sense: {source}");
         match header.kind {
             BlockKind::Data => lane.data(header, std::mem::take(body)).map_err(malformed)?,
@@ -381,7 +400,6 @@ impl<'a, S: Source> Check<'a, S> {
             }
             BlockKind::LaneEnd => {
                 lane.end(body)?;
-                self.end_hashes.insert(header.lane, end_hash(encoded, &tag));
                 if header.lane == LaneNo::REGION {
                     self.region_end(at, header)?;
                 }
@@ -447,6 +465,7 @@ impl<'a, S: Source> Check<'a, S> {
         let Some(summary) = summary else { return Err("lane 0 ends without a summary".to_owned()) };
         self.hash.expect(header.ordinal, at, summary.running_hash);
         self.last_ordinal = Some(header.ordinal);
+        self.recovered = summary.recovered;
         let mut others = self.lanes.iter().filter(|(lane, _)| **lane != LaneNo::REGION);
         for entry in &entries {
             let Some((number, lane)) = others.next() else {
@@ -457,10 +476,14 @@ impl<'a, S: Source> Check<'a, S> {
             }
             let key =
                 lane.key.as_ref().is_some_and(|key| key.scope == entry.scope && key.period == entry.period);
-            let counts = lane.lane.is_none()
-                || (lane.records, lane.bytes) == (entry.records, entry.bytes)
-                    && self.end_hashes.get(number) == Some(&entry.end_hash);
-            if !key || lane.next_sequence != entry.blocks || !counts {
+            let counts = match lane.lane {
+                // What a crash cut short was counted by nobody.
+                _ if summary.recovered => (entry.records, entry.bytes) == (0, 0),
+                Some(_) => (lane.records, lane.bytes) == (entry.records, entry.bytes),
+                None => true,
+            };
+            let last = (lane.next_sequence, lane.last_hash) == (entry.blocks, entry.end_hash);
+            if !key || !last || !counts {
                 return Err(format!("lane {number} is not what lane 0 says of it"));
             }
         }
@@ -470,6 +493,43 @@ impl<'a, S: Source> Check<'a, S> {
         let vouched = (u64::from(summary.lanes), summary.blocks, Some((summary.records, summary.bytes)));
         if (entries.len() as u64, header.ordinal, DirectoryEntry::totals(&entries)) != vouched {
             return Err("the totals of the segment are not what lane 0 says".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Reads headers and tags of all blocks once more, in the order of their ordinals, where that of the file was too far from it:
+    /// each lane's rise, so that the lowest of the lanes' next ones is the next.
+    fn hash_by_ordinal(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.hash.given_up) {
+            return Ok(());
+        }
+        let file = &self.segment.file;
+        self.hash.hash = RunningHash::new(&file.header);
+        self.hash.next_ordinal = 0;
+        let mut body = Vec::new();
+        let mut next = BinaryHeap::new();
+        let mut places: BTreeMap<LaneNo, std::slice::Iter<'_, u64>> =
+            self.lanes.iter().map(|(lane, check)| (*lane, check.offsets.iter())).collect();
+        let firsts: Vec<_> = places.keys().copied().collect();
+        let mut advance = |lane: LaneNo, next: &mut BinaryHeap<_>, body: &mut Vec<u8>| -> Result<()> {
+            if let Some(at) = places.get_mut(&lane).and_then(Iterator::next) {
+                next.push(Reverse((file.read_block_at(*at, body)?.0.ordinal, lane, *at)));
+            }
+            Ok(())
+        };
+        for lane in firsts {
+            advance(lane, &mut next, &mut body)?;
+        }
+        while let Some(Reverse((ordinal, lane, at))) = next.pop() {
+            if ordinal != self.hash.next_ordinal {
+                break;
+            }
+            let (header, encoded) = file.read_block_at(at, &mut body)?;
+            match hash_item(&header, &encoded, &body) {
+                Some(item) => self.hash.next(item),
+                None => break,
+            }
+            advance(lane, &mut next, &mut body)?;
         }
         Ok(())
     }
@@ -523,7 +583,7 @@ impl<'a, S: Source> Check<'a, S> {
             let open: Vec<_> = self
                 .lanes
                 .iter()
-                .filter(|(_, lane)| lane.stage != Stage::Ended)
+                .filter(|(_, lane)| lane.stage != Stage::Ended && !self.recovered)
                 .map(|(lane, _)| *lane)
                 .collect();
             for lane in open {
@@ -603,6 +663,7 @@ impl<'a> LaneCheck<'a> {
             last_arrival: None,
             sections: Vec::new(),
             blocks: Vec::new(),
+            last_hash: [0; 32],
         }
     }
 
@@ -704,6 +765,15 @@ fn covers(index: &[IndexEntry], mut blocks: &[IndexEntry]) -> bool {
     blocks.is_empty()
 }
 
+/// What of a block goes into the running hash.
+fn hash_item(header: &BlockHeader, encoded: &[u8; BlockHeader::BYTES], body: &[u8]) -> Option<HashItem> {
+    if header.kind != BlockKind::LaneOpen {
+        return tag_of(header, body).map(|tag| HashItem::Sealed(*encoded, tag));
+    }
+    let open = LaneOpen::decode(body.get(..header.payload_bytes())?, header.lane).ok()?;
+    Some(HashItem::LaneOpen(*encoded, open.descriptor.encode().ok()?, open.commitment))
+}
+
 /// The tag of a sealed block, as it stands behind its payload.
 fn tag_of(header: &BlockHeader, body: &[u8]) -> Option<[u8; TAG_BYTES]> {
     if !header.flags.is_sealed() {
@@ -748,6 +818,7 @@ mod tests {
             waiting: BTreeMap::new(),
             expected: BTreeMap::new(),
             wrong: Vec::new(),
+            given_up: false,
         };
         let block = || HashItem::Sealed([0; BlockHeader::BYTES], [0; TAG_BYTES]);
         hash.add(0, block()).unwrap();
@@ -764,7 +835,8 @@ mod tests {
         for ordinal in (5..).take(WAITING_MAX) {
             hash.add(ordinal, block()).unwrap();
         }
-        hash.add(5 + WAITING_MAX as u64, block()).unwrap_err();
-        assert_eq!(hash.waiting.len(), WAITING_MAX);
+        assert!(!hash.given_up && hash.waiting.len() == WAITING_MAX);
+        hash.add(5 + WAITING_MAX as u64, block()).unwrap();
+        assert!(hash.given_up && hash.waiting.is_empty());
     }
 }

@@ -64,6 +64,8 @@ pub enum EventKind {
     Issue,
     /// A post's segment was adopted: recorded before it is said.
     Adopt,
+    /// What a crash left of a segment was closed.
+    Recover,
     /// Records of other times than the present are sealed, as somebody asked for.
     Backfill,
     /// A checkpoint is said: recorded before, so that this process's own chain is in it.

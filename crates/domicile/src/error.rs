@@ -206,6 +206,8 @@ codes! {
     SegmentUnfinished = "segment/unfinished", Unfinished;
     /// A segment whose last block was cut.
     SegmentTorn = "segment/torn", Unfinished;
+    /// A segment that somebody writes, or recovers.
+    SegmentBusy = "segment/busy", Failed;
     /// A limit of the format: lanes, blocks, bytes or the size of a descriptor.
     SegmentLimit = "segment/limit", Failed;
     /// A lane's commitment or wrapped key does not verify.

@@ -39,6 +39,19 @@ pub fn make_directory(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether a file lies on a file system over a network, whose locks and syncs keep less than those of a disk.
+///
+/// # Errors
+/// Those of asking.
+pub fn is_over_a_network(file: &File) -> io::Result<bool> {
+    /// NFS, SMB, CIFS, SMB2, AFS, Ceph, Coda, NCP: `statfs(2)`.
+    const MAGICS: [u64; 8] =
+        [0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x5346_414F, 0x00C3_6400, 0x7375_7245, 0x564C];
+    // The type of this number differs from architecture to architecture; its low 32 bits are the name.
+    let magic = u64::try_from(rustix::fs::fstatfs(file)?.f_type).unwrap_or_default() & 0xFFFF_FFFF;
+    Ok(MAGICS.contains(&magic))
+}
+
 /// How the name of a file begins and ends that is written and not published yet.
 const TEMPORARY: (&str, &str) = (".domicile-", ".part");
 

@@ -55,11 +55,12 @@ pub fn fields(data: &[u8]) {
         Framing::JsonValues | Framing::JsonArray => {
             agree_on_json(framing.content(record), &names, &values, read.as_ref().err());
         }
+        Framing::Blocks => agree_on_lines(framing.content(record), &names, &values, read.is_err()),
         _ => assert!(names.is_empty(), "fields of records that have none"),
     }
 }
 
-pub(crate) const FRAMINGS: [Framing; 11] = [
+pub(crate) const FRAMINGS: [Framing; 15] = [
     Framing::Csv { delimiter: Delimiter::Comma, header: true },
     Framing::Csv { delimiter: Delimiter::Comma, header: false },
     Framing::Csv { delimiter: Delimiter::Semicolon, header: true },
@@ -71,6 +72,10 @@ pub(crate) const FRAMINGS: [Framing; 11] = [
     Framing::Whole,
     Framing::Lines,
     Framing::LengthPrefixed,
+    Framing::LengthPrefixedInclusive,
+    Framing::Ber,
+    Framing::Ts32297,
+    Framing::Blocks,
 ];
 
 /// Which columns the names stand for, where each stands for one.
@@ -140,6 +145,33 @@ fn agree_on_json(
             (value, expected) => panic!("member {name}: {value:?}, and another reader says {expected:?}"),
         }
     }
+}
+
+/// What stands behind a name and its colon, blanks aside, in any line that begins with it.
+fn agree_on_lines(content: &[u8], names: &[&str], values: &[Option<String>], is_refused: bool) {
+    let mut is_twice = false;
+    for (name, value) in names.iter().zip(values) {
+        let mut found: Vec<&[u8]> = content
+            .split(|octet| *octet == b'\n')
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+            // The first colon ends a name.
+            .filter(|_| !name.contains(':'))
+            .filter_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))
+            .map(|value| {
+                let blanks = |octets: &[u8]| octets.iter().take_while(|octet| b" \t".contains(octet)).count();
+                let value = &value[blanks(value)..];
+                let end = value.iter().rposition(|octet| !b" \t".contains(octet)).map_or(0, |at| at + 1);
+                &value[..end]
+            })
+            .collect();
+        found.dedup();
+        is_twice |= found.len() > 1;
+        if !is_refused {
+            let expected = found.first().and_then(|value| std::str::from_utf8(value).ok());
+            assert_eq!(value.as_deref(), expected, "line {name}");
+        }
+    }
+    assert_eq!(is_refused, is_twice, "two values for one name");
 }
 
 /// What is recognised is shown so that it is recognised again, and is what the reader of the core says.

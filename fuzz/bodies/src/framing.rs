@@ -140,6 +140,18 @@ fn agree_with_others(framed: &Framed, input: &[u8]) {
             assert!(records.iter().copied().eq(body.split_inclusive(|octet| *octet == b'\n')));
         }
         Framing::LengthPrefixed => assert_eq!(records, length_prefixed(body)),
+        Framing::LengthPrefixedInclusive => {
+            let (expected, is_lost) = inclusive(body);
+            assert_eq!(records, expected);
+            assert!(!is_lost || framed.warning_count == 1, "a length that leads nowhere went unnoticed");
+        }
+        Framing::Ber => agree_on_ber(framed, &records, body, postamble),
+        Framing::Ts32297 => agree_on_cdrs(framed, &records, preamble, body, postamble),
+        Framing::Blocks => {
+            let (expected, rest) = blocks(body);
+            assert_eq!((records, postamble), (expected, rest));
+            assert_eq!(framed.warning_count, 0);
+        }
         Framing::Csv { delimiter, header } if framed.warning_count == 0 => {
             // The other reader drops a byte order mark where it begins to read, and so once for each row.
             if !body.windows(3).any(|octets| octets == BYTE_ORDER_MARK) {
@@ -189,6 +201,145 @@ fn length_prefixed(mut rest: &[u8]) -> Vec<&[u8]> {
         rest = after;
     }
     records
+}
+
+/// Records after lengths that count themselves, and whether one leads nowhere.
+fn inclusive(mut rest: &[u8]) -> (Vec<&[u8]>, bool) {
+    let mut records = Vec::new();
+    while let Some(prefix) = rest.first_chunk() {
+        let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap();
+        if length < 4 || length > rest.len() {
+            records.push(rest);
+            return (records, length < 4);
+        }
+        let (record, after) = rest.split_at(length);
+        records.push(record);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        records.push(rest);
+    }
+    (records, false)
+}
+
+/// Where there is no warning, every record is a value that another reader takes for one, and filler before it.
+fn agree_on_ber(framed: &Framed, records: &[&[u8]], body: &[u8], postamble: &[u8]) {
+    assert!(postamble.iter().all(|octet| [0, 0xff].contains(octet)), "a postamble that is no filler");
+    let count = records.len();
+    for (index, record) in records.iter().enumerate() {
+        let value = framed.framing.content(record);
+        let (filler, _) = record.split_at(record.len() - value.len());
+        assert!(filler.iter().all(|octet| [0, 0xff].contains(octet)), "a value taken for filler");
+        let is_rest = index + 1 == count && (framed.warning_count > 0 || value.is_empty());
+        assert!(is_rest || ber_value(value) == Some(value.len()), "a record that is no value");
+        if is_rest {
+            assert_ne!(ber_value(value), Some(value.len()), "a value that was taken for none");
+        }
+    }
+    assert!(framed.warning_count <= 1 && records.concat().len() + postamble.len() == body.len());
+}
+
+/// Length of the value at the beginning of `octets`, if there is a whole one: read with a stack, from the
+/// standard's own words.
+fn ber_value(octets: &[u8]) -> Option<usize> {
+    let mut ends: Vec<()> = Vec::new();
+    let mut at = 0;
+    loop {
+        if !ends.is_empty() && octets.get(at) == Some(&0) {
+            if *octets.get(at + 1)? != 0 {
+                return None;
+            }
+            at += 2;
+            ends.pop();
+        } else {
+            let first = *octets.get(at)?;
+            at += 1;
+            if first & 0x1f == 0x1f {
+                let number = octets.get(at..)?;
+                let length = number.iter().take(5).position(|octet| octet & 0x80 == 0)? + 1;
+                if number[0] == 0x80 {
+                    return None;
+                }
+                at += length;
+            }
+            let length = *octets.get(at)?;
+            at += 1;
+            match length {
+                0x80 if first & 0x20 == 0 => return None,
+                0x80 => ends.push(()),
+                0xff => return None,
+                0..0x80 => at += usize::from(length),
+                _ => {
+                    let digits = octets.get(at..at + usize::from(length & 0x7f))?;
+                    at += digits.len();
+                    let zeros = digits.iter().take_while(|octet| **octet == 0).count();
+                    let mut number = [0; 8];
+                    let digits = &digits[zeros..];
+                    number[8_usize.checked_sub(digits.len())?..].copy_from_slice(digits);
+                    at = at.checked_add(usize::try_from(u64::from_be_bytes(number)).ok()?)?;
+                }
+            }
+        }
+        if at > octets.len() {
+            return None;
+        }
+        if ends.is_empty() {
+            return Some(at);
+        }
+    }
+}
+
+/// The records lie between the file header and the end that it gives, each as long as its own header says.
+fn agree_on_cdrs(framed: &Framed, records: &[&[u8]], preamble: &[u8], body: &[u8], postamble: &[u8]) {
+    if preamble.is_empty() {
+        assert!(body.is_empty(), "CDRs without a file header");
+        return;
+    }
+    let u32_at = |at: usize| u32::from_be_bytes(*preamble[at..].first_chunk().unwrap());
+    assert_eq!(u32_at(4) as usize, preamble.len());
+    assert!(postamble.iter().all(|octet| [0, 0xff].contains(octet)), "a postamble that is no filler");
+    let (mut octets, mut count) = (preamble.len(), 0);
+    for (index, record) in records.iter().enumerate() {
+        octets += record.len();
+        let content = framed.framing.content(record);
+        let length = record.first_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+        let header = record.len() - content.len();
+        let is_whole = content.len() == length && length > 0 && record.get(2).is_some();
+        assert!(is_whole || index + 1 == records.len(), "a record that is no CDR");
+        if is_whole {
+            count += 1;
+            assert_eq!(header, if record[2] >= 0xe0 { 5 } else { 4 });
+        }
+    }
+    if framed.warning_count == 0 {
+        assert!(
+            [octets, octets + postamble.len()].contains(&(u32_at(0) as usize)),
+            "a length unlike the file's"
+        );
+        assert!([u32::MAX as usize, count].contains(&(u32_at(18) as usize)), "a count unlike the file's");
+    }
+}
+
+/// Blocks of lines, and what is behind them.
+fn blocks(body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
+    let (mut blocks, mut begin, mut at, mut has_text) = (Vec::new(), 0, 0, false);
+    for line in body.split_inclusive(|octet| *octet == b'\n') {
+        at += line.len();
+        let is_empty =
+            [&b"\n"[..], b"\r\n"].contains(&line) || (!has_text && at == body.len() && line == b"\r");
+        if is_empty && has_text {
+            blocks.push(&body[begin..at]);
+            (begin, has_text) = (at, false);
+        } else {
+            has_text |= !is_empty;
+        }
+    }
+    let rest = &body[begin..];
+    if has_text || rest.len() > PREAMBLE_BYTES_MAX {
+        blocks.push(rest);
+        return (blocks, b"");
+    }
+    (blocks, rest)
 }
 
 fn rows(delimiter: Delimiter, octets: &[u8]) -> Vec<csv::ByteRecord> {

@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Inspect, report: &Report) -> Result<()> {
             Ok(inspection) => {
                 let result = InspectJson { file, inspection };
                 match result.inspection.state {
-                    "complete" => {}
+                    "complete" | "recovered" => {}
                     "corrupt" => report.remember(Class::Corrupt),
                     _ => report.remember(Class::Unfinished),
                 }

@@ -1,6 +1,7 @@
 //! One module for each command: parse, call, print.
 
 pub(crate) mod audit;
+pub(crate) mod compact;
 pub(crate) mod doctor;
 pub(crate) mod home;
 pub(crate) mod init;
@@ -12,7 +13,9 @@ pub(crate) mod passphrase;
 pub(crate) mod places;
 pub(crate) mod post;
 pub(crate) mod record;
+pub(crate) mod recover;
 pub(crate) mod seal;
+pub(crate) mod settle;
 pub(crate) mod store;
 pub(crate) mod verify;
 pub(crate) mod why;

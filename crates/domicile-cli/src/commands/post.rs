@@ -1,12 +1,12 @@
 //! `domicile post`: hosts that seal for a home and open nothing, and the home that adopts what they sealed.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use domicile::files::{self, NewFile};
+use domicile::files::NewFile;
 use domicile::post::{Bundle, BundleTerms, Post, PostIdentity, PostPublic};
 use domicile::posts::Posts;
 use domicile::random::OsRandom;
@@ -18,6 +18,7 @@ use super::home::table;
 use super::seal::OneFile;
 use crate::arguments::{Common, PostAdopt, PostEnrol, PostExport, PostInit, PostList, PostRevoke, PostSeal};
 use crate::input::{self, Input};
+use crate::output::make;
 use crate::report::{Report, counted};
 
 /// Others may read what is sealed, and public keys.
@@ -349,15 +350,4 @@ fn write(file: &mut NewFile, bytes: &[u8], path: &Path) -> Result<()> {
     file.write_all(bytes).map_err(|source| {
         Error::output_failed("the output could not be written", source).at(path.display().to_string())
     })
-}
-
-/// `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
-fn make(directory: &Path) -> Result<()> {
-    let failed = |source| {
-        Error::output_failed("the output directory could not be made", source)
-            .at(directory.display().to_string())
-    };
-    files::refuse_foreign_link(directory)?;
-    fs::create_dir_all(directory).map_err(failed)?;
-    files::sync_directory(directory).map_err(failed)
 }

@@ -192,9 +192,11 @@ impl Footer {
             pages_at: pages_at as u64,
             keys_at: keys_at as u64,
             tops_at: tops_at as u64,
+            checksum: 0,
         };
-        out.raw(&trailer.encode());
-        Ok(out.finish())
+        let mut payload = out.finish();
+        payload.extend_from_slice(&Trailer { checksum: crc32c::crc32c(&payload), ..trailer }.encode());
+        Ok(payload)
     }
 }
 
@@ -262,6 +264,8 @@ pub struct Trailer {
     pub keys_at: u64,
     /// Where the first keys of the key pages begin.
     pub tops_at: u64,
+    /// CRC32C over the footer's payload before the trailer.
+    pub checksum: u32,
 }
 
 impl Trailer {
@@ -280,7 +284,8 @@ impl Trailer {
             .u64(self.pages_at)
             .u64(self.keys_at)
             .u64(self.tops_at)
-            .raw(&[0; 12]);
+            .u32(self.checksum)
+            .raw(&[0; 8]);
         let crc = crc32c::crc32c(out.written());
         out.u32(crc).finish()
     }
@@ -302,6 +307,7 @@ impl Trailer {
             pages_at: input.u64("lane pages")?,
             keys_at: input.u64("key pages")?,
             tops_at: input.u64("first keys")?,
+            checksum: input.u32("checksum of the footer")?,
         };
         if trailer.encode() != *bytes || trailer.lanes > Limits::FORMAT.lanes {
             return Err(bad);
@@ -451,7 +457,8 @@ mod tests {
     #[test]
     fn the_way_to_a_lane_of_the_largest_segment_is_128_kib() {
         // 2^20 lanes; 29 a page; 512 pages a key page; one first key each.
-        let trailer = Trailer { footer_at: 0, lanes: 1 << 20, pages_at: 0, keys_at: 0, tops_at: 0 };
+        let trailer =
+            Trailer { footer_at: 0, lanes: 1 << 20, pages_at: 0, keys_at: 0, tops_at: 0, checksum: 0 };
         let length =
             |range: Option<std::ops::Range<u64>>| range.map(|range| range.end - range.start).unwrap();
         let tail = length(trailer.tops()) + SegmentHeader::BYTES as u64 + 8 + Trailer::BYTES as u64;

@@ -1,6 +1,7 @@
 //! The segment header: 104 octets that everything is bound to, and 8 that may change.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use domicile::wire::{Decoder, Fixed, Malformed};
 use domicile::{Jurisdiction, Place, Region, Time, engine::Suite};
@@ -71,6 +72,12 @@ impl SegmentHeader {
     /// The first octets of every segment: unlike any text, and changed by a transfer in text mode.
     pub const MAGIC: [u8; 8] = *b"\x89DSEG\r\n\x1a";
 
+    /// Where the segment stands below a directory of segments: `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        path_of(&self.place.region, self.created, self.id)
+    }
+
     /// The octets, as they stand in a file.
     #[must_use]
     pub fn encode(&self) -> [u8; Self::BYTES] {
@@ -136,6 +143,13 @@ impl SegmentHeader {
         }
         Ok(header)
     }
+}
+
+/// Where a segment stands below a directory of segments: `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
+pub(crate) fn path_of(region: &Region, created: Time, id: SegmentId) -> PathBuf {
+    let created = created.to_string();
+    let day = created.get(..10).unwrap_or(&created);
+    Path::new(region.as_str()).join(day).join(format!("{id}.dseg"))
 }
 
 #[cfg(test)]

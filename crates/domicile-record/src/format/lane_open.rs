@@ -21,6 +21,9 @@ pub struct LaneOpen {
     pub post: Option<PostSeal>,
 }
 
+/// CRC32C over everything before it.
+const CHECKSUM_BYTES: usize = 4;
+
 impl LaneOpen {
     /// The octets, as they stand in a file.
     ///
@@ -34,7 +37,9 @@ impl LaneOpen {
         if let Some(post) = &self.post {
             out.medium(&post.encode()?, "seal of a post")?;
         }
-        Ok(out.finish())
+        let mut bytes = out.finish();
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
+        Ok(bytes)
     }
 
     /// The most octets of the payload that opens this lane.
@@ -42,7 +47,7 @@ impl LaneOpen {
     pub fn bytes_max(lane: LaneNo) -> usize {
         const COMMITMENT_BYTES: usize = 32;
         let post = if lane == LaneNo::REGION { PostSeal::BYTES_MAX } else { PostSeal::LANE_BYTES };
-        4 + Descriptor::bytes_max(lane) + COMMITMENT_BYTES + 2 + WrappedKey::BYTES + 2 + post
+        4 + Descriptor::bytes_max(lane) + COMMITMENT_BYTES + 2 + WrappedKey::BYTES + 2 + post + CHECKSUM_BYTES
     }
 
     /// Whether the opening of this lane is one of a segment of this origin.
@@ -57,11 +62,16 @@ impl LaneOpen {
     }
 
     /// Reads the payload that opens this lane; every octet must be accounted for. Nothing is allocated for a
-    /// descriptor that is longer than its lane may have it.
+    /// descriptor that is longer than its lane may have it. The checksum finds what a crash made of it, where no key is at hand.
     ///
     /// # Errors
     /// The field that is not what it should be.
     pub fn decode(bytes: &[u8], lane: LaneNo) -> Result<Self, Malformed> {
+        let damaged = Malformed { what: "checksum of the lane-open block", at: 0 };
+        let (bytes, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(damaged)?;
+        if crc32c::crc32c(bytes).to_be_bytes() != *checksum {
+            return Err(damaged);
+        }
         let mut input = Decoder::new(bytes);
         let descriptor = input.long("descriptor")?;
         if descriptor.len() > Descriptor::bytes_max(lane) {

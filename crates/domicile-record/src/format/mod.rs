@@ -22,6 +22,7 @@ pub use data::{Arrivals, DataBlock, DataSummary, Records, TimeSpan};
 pub use descriptor::{Contents, Descriptor, Findable};
 pub use directory::{DirectoryEntry, Summary};
 pub use footer::{Footer, FooterEntry, LaneKey, Trailer, footer_block};
+pub(crate) use header::path_of;
 pub use header::{Origin, SegmentHeader, SegmentId};
 pub use lane_end::{IndexEntry, LaneEnd, Section, Sections};
 pub use lane_open::LaneOpen;

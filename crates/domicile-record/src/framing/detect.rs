@@ -1,7 +1,7 @@
 //! How an input is framed, by its first octets.
 //!
-//! A wrong answer loses nothing, but it names records that are none. So `auto` takes an input for CSV or
-//! JSON only if all that it sees agrees; what is told to be CSV or JSON is taken at its word.
+//! A wrong answer loses nothing, but it names records that are none. So `auto` takes an input for CSV, JSON
+//! or BER only if all that it sees agrees; what is told to be one of them is taken at its word.
 
 use std::cmp::Reverse;
 use std::ops::ControlFlow;
@@ -10,7 +10,8 @@ use serde::de::IgnoredAny;
 
 use super::csv::{Cells, Csv};
 use super::framer::PREAMBLE_BYTES_MAX;
-use super::{Choice, Delimiter, Framing, json, lines};
+use super::ts32297::{self, Beginning};
+use super::{Choice, Delimiter, Framing, ber, blocks, json, lines};
 
 /// The beginning of an input.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,9 @@ pub(super) fn detect(choice: Choice, window: Window<'_>) -> Option<Detection> {
     match choice {
         Choice::Whole => return Some(Detection::new(Framing::Whole, 0)),
         Choice::LengthPrefixed => return Some(Detection::new(Framing::LengthPrefixed, 0)),
+        Choice::LengthPrefixedInclusive => return Some(Detection::new(Framing::LengthPrefixedInclusive, 0)),
+        Choice::Ber => return Some(Detection::new(Framing::Ber, 0)),
+        Choice::Ts32297 => return ts32297(window),
         Choice::Auto | Choice::Csv if window.rest == Rest::Unread => return None,
         _ => {}
     }
@@ -89,6 +93,7 @@ pub(super) fn detect(choice: Choice, window: Window<'_>) -> Option<Detection> {
     let body = window.skip(mark);
     let found = match choice {
         Choice::Lines => Detection::new(Framing::Lines, 0),
+        Choice::Blocks => Detection::new(Framing::Blocks, 0),
         Choice::Csv => csv(body),
         Choice::Json => json(body)?,
         _ => auto(window, body)?,
@@ -119,11 +124,15 @@ fn auto(window: Window<'_>, body: Window<'_>) -> Option<Detection> {
     if COMPRESSED_OR_MEDIA.iter().any(|magic| window.octets.starts_with(magic)) {
         return whole;
     }
+    if ts32297::is_beyond_doubt(window.octets) {
+        return ts32297(window);
+    }
     if is_chain_of_lengths(window) {
         return Some(Detection::new(Framing::LengthPrefixed, 0));
     }
     if !is_text(body) {
-        return whole;
+        let is_ber = ber::is_beyond_doubt(window.octets, window.is_all());
+        return if is_ber { Some(Detection::new(Framing::Ber, 0)) } else { whole };
     }
     if is_markup(body.octets) {
         return whole;
@@ -131,14 +140,28 @@ fn auto(window: Window<'_>, body: Window<'_>) -> Option<Detection> {
     if is_json(body) {
         return json(body);
     }
+    if blocks::are_beyond_doubt(body.octets, body.is_all()) {
+        return Some(Detection::new(Framing::Blocks, 0));
+    }
     Some(csv_beyond_doubt(body).unwrap_or(Detection::new(Framing::Lines, 0)))
+}
+
+/// A file of TS 32.297, its header as the preamble; kept whole if it has none. Nothing is nothing of either.
+fn ts32297(window: Window<'_>) -> Option<Detection> {
+    match ts32297::beginning(window.octets, !window.is_all()) {
+        Beginning::Header(length) => Some(Detection::new(Framing::Ts32297, length)),
+        Beginning::Unread => None,
+        Beginning::None(_) if window.octets.is_empty() => Some(Detection::new(Framing::Ts32297, 0)),
+        Beginning::None(what) => Some(Detection { oddity: Some(what), ..Detection::new(Framing::Whole, 0) }),
+    }
 }
 
 /// Whether lengths lead from record to record through the window, and exactly to the input's end if
 /// that can be seen.
 ///
 /// Two records are too many for chance: a length of at most 16 MiB begins with 00 or 01, and all of them
-/// have to. Formats whose lengths count themselves or precede the whole file miss the next length.
+/// have to. Formats whose lengths count themselves or precede the whole file miss the next length, as they
+/// should: the boxes of MP4 are such, and are no records.
 fn is_chain_of_lengths(window: Window<'_>) -> bool {
     let (mut rest, mut record_count) = (window.octets, 0);
     while let Some((prefix, after)) = rest.split_first_chunk() {

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 
 use super::csv::{Cell, Cells};
-use super::{Delimiter, Framing, lines};
+use super::{Delimiter, Framing, blocks, lines};
 
 /// Picks the values of some fields out of one record after another.
 ///
@@ -18,6 +18,10 @@ use super::{Delimiter, Framing, lines};
 /// | CSV with header | a name of the header, exactly; else, if it is all digits, a column's number, from 1, beside a name |
 /// | CSV without | a column's number, from 1 |
 /// | JSON | a member of the record's object; else, split at its dots, a path to a member of a member |
+/// | blocks | what a line `Name: value` has before its first colon, exactly |
+///
+/// The value of a line is what follows the colon, without blanks around it, as it stands: whether it is
+/// percent-encoded only the system knows that wrote it.
 ///
 /// ```
 /// use domicile_record::framing::{Fields, Framing};
@@ -45,6 +49,7 @@ enum Source {
     Nothing,
     Csv { cells: Box<Cells>, columns: Vec<Column> },
     Json { members: Vec<Member> },
+    Block { lines: Vec<Line> },
 }
 
 impl Fields {
@@ -76,10 +81,12 @@ impl Fields {
                 }
                 Source::Json { members }
             }
+            Framing::Blocks => Source::Block { lines: names.iter().map(|name| Line::named(name)).collect() },
             _ => {
                 let what = format!("records framed as {framing} have no named fields");
                 return Err(Error::new(Code::InputField, what)
-                    .advise("name fields only where records are csv or json, or choose that framing"));
+                    .rule("csv, json and blocks have named fields")
+                    .advise("name fields only where records are framed so, or choose that framing"));
             }
         };
         Ok(Self { framing, source, values: Values::new(names) })
@@ -92,8 +99,9 @@ impl Fields {
     ///
     /// # Errors
     /// [`InputFraming`](Code::InputFraming) if the record cannot be read: a CSV row with a quote that is
-    /// not closed, what is not JSON, and an object that has a wanted member twice (whoever reads it
-    /// next may take the other). All values are absent then. No error holds anything of the record.
+    /// not closed, what is not JSON, an object that has a wanted member twice, and a block that has two
+    /// values for a wanted name (whoever reads it next may take the other). All values are absent then. No
+    /// error holds anything of the record.
     pub fn read(&mut self, record: &[u8]) -> Result<()> {
         self.values.clear();
         let content = self.framing.content(record);
@@ -101,6 +109,7 @@ impl Fields {
             Source::Nothing => Ok(()),
             Source::Csv { cells, columns } => read_row(content, cells, columns, &mut self.values),
             Source::Json { members } => read_json(content, members, &mut self.values),
+            Source::Block { lines } => read_block(content, lines, &mut self.values),
         };
         if outcome.is_err() {
             self.values.clear();
@@ -239,6 +248,51 @@ fn read_row(content: &[u8], cells: &mut Cells, columns: &[Column], values: &mut 
     } else {
         Err(Error::new(Code::InputFraming, "a quoted field of a CSV row is not closed"))
     }
+}
+
+/// A wanted line of a block, and its value in the record at hand.
+struct Line {
+    name: String,
+    value: Vec<u8>,
+    is_seen: bool,
+}
+
+impl Line {
+    fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), value: Vec::new(), is_seen: false }
+    }
+
+    /// Takes `value`; says whether another one was there.
+    fn take(&mut self, value: &[u8]) -> bool {
+        if self.is_seen {
+            return self.value != value;
+        }
+        self.value.clear();
+        self.value.extend_from_slice(value);
+        self.is_seen = true;
+        false
+    }
+}
+
+/// Reads lines `Name: value`. Others have no names, and are passed over.
+fn read_block(content: &[u8], wanted: &mut [Line], values: &mut Values) -> Result<()> {
+    wanted.iter_mut().for_each(|line| line.is_seen = false);
+    for (name, value) in content.split(|octet| *octet == b'\n').filter_map(blocks::name_and_value) {
+        for (index, line) in wanted.iter_mut().enumerate() {
+            if line.name.as_bytes() != name {
+                continue;
+            }
+            // Real systems write some names twice, with the same value.
+            if line.take(value) {
+                let what = format!("a record has two values for {}", line.name);
+                return Err(Error::new(Code::InputFraming, what));
+            }
+            if let Ok(text) = std::str::from_utf8(value) {
+                values.set(index, Rank::Member, text);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A wanted member, or one that leads there.
@@ -516,6 +570,46 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_a_block_is_found_by_its_name() {
+        let mut fields = Fields::new(Framing::Blocks, b"", &["Event-Date", "id", "Gone"]).unwrap();
+        let record =
+            "\nEvent-Name: HANGUP\r\nEvent-Date: 2015-07-07%2016%3A53\r\nid:\t7 \r\nID: 8\r\nbody\r\n\r\n";
+        assert_eq!(read(&mut fields, record), [Some("2015-07-07%2016%3A53"), Some("7"), None]);
+        assert_eq!(read(&mut fields, "id: a:b\n id: c\n"), [None, Some("a:b"), None]);
+        assert_eq!(read(&mut fields, ""), [None, None, None]);
+        // Twice the same is no contradiction.
+        assert_eq!(read(&mut fields, "id: 7\nid:7\n"), [None, Some("7"), None]);
+        let error = fields.read(b"id: secret\nGone: 1\nid: other\n").unwrap_err();
+        assert_eq!((error.code(), error.what()), (Code::InputFraming, "a record has two values for id"));
+        assert_eq!((fields.get(1), fields.get(2)), (None, None));
+        fields.read(b"id: \xff\nGone: \xc3\xa9\n").unwrap();
+        assert_eq!((fields.get(1), fields.get(2)), (None, Some("é")));
+        assert_eq!(fields.read(b"id: \xff\nid: 7\n").unwrap_err().code(), Code::InputFraming);
+
+        // Two wants of one name.
+        let mut fields = Fields::new(Framing::Blocks, b"", &["id", "id"]).unwrap();
+        assert_eq!(read(&mut fields, "id: 7\n\n"), [Some("7"), Some("7")]);
+    }
+
+    #[test]
+    fn only_some_framings_have_fields() {
+        for framing in [
+            Framing::Whole,
+            Framing::Lines,
+            Framing::LengthPrefixed,
+            Framing::LengthPrefixedInclusive,
+            Framing::Ber,
+            Framing::Ts32297,
+        ] {
+            let error = Fields::new(framing, b"", &["a"]).unwrap_err();
+            let what = format!("records framed as {framing} have no named fields");
+            assert_eq!((error.code(), error.what()), (Code::InputField, what.as_str()));
+            assert_eq!(error.broken_rule(), Some("csv, json and blocks have named fields"));
+            assert!(Fields::new(framing, b"", &[]).is_ok());
+        }
+    }
+
+    #[test]
     fn deep_nesting_needs_no_deep_stack() {
         let mut fields = Fields::new(Framing::JsonValues, b"", &["a"]).unwrap();
         let record = format!("{{\"x\":{}{},\"a\":1}}", "[".repeat(100_000), "]".repeat(100_000));
@@ -533,6 +627,7 @@ mod tests {
             for (framing, names) in [
                 (Framing::JsonValues, ["a", "a.a"]),
                 (BARE_CSV, ["1", "2"]),
+                (Framing::Blocks, ["a", "1"]),
             ] {
                 let _ = Fields::new(framing, b"", &names).unwrap().read(&record);
             }

@@ -132,7 +132,8 @@ impl fmt::Display for Warning {
 
 impl<R: Read> Framer<R> {
     /// Reads as much as it takes to decide how `input` is framed: for [`Choice::Auto`] and
-    /// [`Choice::Csv`] at most [`PREAMBLE_BYTES_MAX`] octets and one more, for the others a few.
+    /// [`Choice::Csv`] at most [`PREAMBLE_BYTES_MAX`] octets and one more, for [`Choice::Ts32297`] the file header,
+    /// for the others a few.
     ///
     /// # Errors
     /// [`InputFailed`](Code::InputFailed) if the input cannot be read.
@@ -167,7 +168,8 @@ impl<R: Read> Framer<R> {
         };
         let detection = framer.detect(choice, columns)?;
         framer.framing = detection.framing;
-        framer.splitter = Splitter::new(detection.framing);
+        let preamble = framer.buffer.get(..detection.preamble).unwrap_or_default();
+        framer.splitter = Splitter::new(detection.framing, preamble);
         framer.preamble = detection.preamble;
         framer.scanned = detection.preamble;
         if let Some(what) = detection.oddity {
@@ -386,7 +388,16 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_by_the_longest_record() {
-        for (choice, octet) in [(Choice::Lines, b'x'), (Choice::Csv, b'"'), (Choice::Json, b'[')] {
+        for (choice, octet) in [
+            (Choice::Lines, b'x'),
+            (Choice::Csv, b'"'),
+            (Choice::Json, b'['),
+            (Choice::Ber, 0xff),
+            (Choice::Ber, 0xbf),
+            (Choice::Ts32297, b'x'),
+            (Choice::Blocks, b'\n'),
+            (Choice::LengthPrefixedInclusive, 0x7f),
+        ] {
             let mut framer = Framer::new(std::io::repeat(octet).take(8 << 20), choice).unwrap();
             let mut length = 0;
             while let Some(piece) = framer.next().unwrap() {

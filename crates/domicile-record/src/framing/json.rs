@@ -7,6 +7,7 @@
 use memchr::memchr3;
 
 use super::framer::PREAMBLE_BYTES_MAX;
+use super::splitter::Finish;
 
 /// Finds the ends of JSON records in octets that come bit by bit.
 #[derive(Debug)]
@@ -46,13 +47,6 @@ enum Step {
     EndBefore,
     /// The record ends with it.
     EndAfter,
-}
-
-/// What the end of the input makes of the octets since the last record's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Finish {
-    pub(super) is_postamble: bool,
-    pub(super) oddity: Option<&'static str>,
 }
 
 impl Json {

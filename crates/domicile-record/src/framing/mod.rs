@@ -30,8 +30,8 @@
 //! ```
 //!
 //! **Nothing is lost, whatever the input.** A record holds its terminator, its separator and its length
-//! prefix; what frames the records but is none (byte order mark, CSV header, brackets of a JSON array)
-//! is a preamble or a postamble. Every octet belongs to exactly one piece, and pieces come in the
+//! prefix; what frames the records but is none (byte order mark, CSV or file header, brackets of a JSON array,
+//! filler behind the last record) is a preamble or a postamble. Every octet belongs to exactly one piece, and pieces come in the
 //! input's order. So there is no input that cannot be framed: where it is malformed, a record may be
 //! longer or shorter than its author meant, [`Framer::warnings`] says so, and the octets are still there.
 //!
@@ -41,6 +41,8 @@
 //!
 //! The state machines ([`Framing`] has one each) do no input or output; [`Framer`] drives them.
 
+mod ber;
+mod blocks;
 mod csv;
 mod detect;
 pub mod event_time;
@@ -52,6 +54,7 @@ mod lines;
 mod splitter;
 #[cfg(test)]
 mod tests;
+mod ts32297;
 
 use std::fmt;
 use std::str::FromStr;
@@ -71,6 +74,10 @@ pub use framer::{Framer, PREAMBLE_BYTES_MAX, Piece, RECORD_BYTES_MAX, WARNINGS_M
 /// | `JsonValues` | a value, blanks before it, blanks after it up to the first LF | byte order mark | blanks after the last value |
 /// | `JsonArray` | an element, the comma after it, blanks around both | byte order mark, `[`, blanks | `]`, blanks |
 /// | `LengthPrefixed` | a length (u32, big-endian, not counting itself) and that many octets | none | none |
+/// | `LengthPrefixedInclusive` | a length (u32, big-endian, counting itself) and the octets that it counts | none | none |
+/// | `Ber` | a value of BER: tag, length, contents; filler (00, FF) before it | none | filler after the last value |
+/// | `Ts32297` | a header of 4 or 5 octets and the CDR behind it | the file header | filler after the last CDR |
+/// | `Blocks` | lines and the empty line after them; empty lines before them | byte order mark | empty lines after the last block |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Framing {
@@ -94,6 +101,25 @@ pub enum Framing {
     JsonArray,
     /// Octets preceded by their number: u32, big-endian, not counting itself.
     LengthPrefixed,
+    /// Octets preceded by their number: u32, big-endian, counting itself, as SMPP and many others have it.
+    ///
+    /// A length under 4 leads nowhere: from it on, the input is one record, with a warning.
+    LengthPrefixedInclusive,
+    /// Values of BER (X.690), one after another: of definite and of indefinite length, nested to any depth,
+    /// with tags of up to six octets.
+    ///
+    /// Writers fill their blocks: octets of 00 before a value, where no tag begins so, and of FF, two or more,
+    /// are filler. What is no BER has nothing that tells where it ends: from there on the input is one record,
+    /// with a warning.
+    Ber,
+    /// A file of 3GPP TS 32.297: a file header, then CDRs with a header each, of whatever encoding.
+    ///
+    /// Where the file header gives the file's length, the records end there; where it was never filled in
+    /// (the file was not closed), they end with the input, and a warning says so. So does one where length or
+    /// count disagree with what came. An input without such a header is kept whole, with a warning.
+    Ts32297,
+    /// Blocks of lines, an empty one after each (LF or CRLF): as FreeSWITCH and Asterisk write events.
+    Blocks,
 }
 
 impl Framing {
@@ -109,7 +135,10 @@ impl Framing {
             Framing::JsonValues => (0x04, 0),
             Framing::JsonArray => (0x05, 0),
             Framing::LengthPrefixed => (0x06, 0),
-            // 0x07 is kept for BER.
+            Framing::LengthPrefixedInclusive => (0x06, 1),
+            Framing::Ber => (0x07, 0),
+            Framing::Ts32297 => (0x08, 0),
+            Framing::Blocks => (0x09, 0),
         }
     }
 
@@ -126,6 +155,10 @@ impl Framing {
             (0x04, 0) => Some(Framing::JsonValues),
             (0x05, 0) => Some(Framing::JsonArray),
             (0x06, 0) => Some(Framing::LengthPrefixed),
+            (0x06, 1) => Some(Framing::LengthPrefixedInclusive),
+            (0x07, 0) => Some(Framing::Ber),
+            (0x08, 0) => Some(Framing::Ts32297),
+            (0x09, 0) => Some(Framing::Blocks),
             _ => None,
         }
     }
@@ -139,11 +172,16 @@ impl Framing {
             Framing::Csv { .. } => "csv",
             Framing::JsonValues | Framing::JsonArray => "json",
             Framing::LengthPrefixed => "length-prefixed",
+            Framing::LengthPrefixedInclusive => "length-prefixed-inclusive",
+            Framing::Ber => "ber",
+            Framing::Ts32297 => "ts32297",
+            Framing::Blocks => "blocks",
         }
     }
 
     /// `record` without what frames it: its line end (LF or CRLF), blanks and comma around a JSON
-    /// value, the length before its octets.
+    /// value, the length before its octets, filler before a BER value, a CDR's header, empty lines
+    /// around a block and the end of its last line.
     ///
     /// For whole records: a [`Piece::Part`] has only one of its ends.
     #[must_use]
@@ -155,7 +193,12 @@ impl Framing {
                 let value = json::trim(record);
                 json::trim(value.strip_suffix(b",").unwrap_or(value))
             }
-            Framing::LengthPrefixed => record.get(length_prefixed::PREFIX_BYTES..).unwrap_or_default(),
+            Framing::LengthPrefixed | Framing::LengthPrefixedInclusive => {
+                record.get(length_prefixed::PREFIX_BYTES..).unwrap_or_default()
+            }
+            Framing::Ber => ber::without_filler(record),
+            Framing::Ts32297 => ts32297::without_header(record),
+            Framing::Blocks => blocks::without_ends(record),
         }
     }
 
@@ -164,6 +207,7 @@ impl Framing {
     ///
     /// Elements of a JSON array lose a comma at their end and the blanks after it, so that preamble,
     /// selected records and postamble are an array again. For every other framing this is `records` itself.
+    /// The file header of TS 32.297 stands before a selection as it was: it tells of the file that it came with.
     #[must_use]
     pub fn end_of_selection(self, records: &[u8]) -> &[u8] {
         let (body, divider) = self.split_divider(records);
@@ -254,7 +298,7 @@ impl fmt::Display for Delimiter {
 /// How an input is to be framed: `auto` looks at it, the others are told.
 ///
 /// Whether a CSV has a header, which delimiter it uses, and whether JSON is one array or many values is
-/// always seen from the input. A text of UTF-16 is kept whole, whatever was chosen for it.
+/// always seen from the input. A text of UTF-16 is kept whole, whatever form of text was chosen for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Choice {
@@ -270,14 +314,33 @@ pub enum Choice {
     /// [`Framing::JsonArray`] if the first octet that is no blank is `[`, unless that array stands on
     /// one line and another value follows it; else [`Framing::JsonValues`].
     Json,
+    /// [`Framing::Blocks`].
+    Blocks,
+    /// [`Framing::Ber`].
+    Ber,
+    /// [`Framing::Ts32297`] where the input begins with a file header, else [`Framing::Whole`].
+    Ts32297,
     /// [`Framing::LengthPrefixed`].
     LengthPrefixed,
+    /// [`Framing::LengthPrefixedInclusive`], which `auto` never takes an input for: the boxes of MP4 and its
+    /// kin are framed alike.
+    LengthPrefixedInclusive,
 }
 
 impl Choice {
     /// Every choice there is, in the order in which help shows them.
-    pub const ALL: [Choice; 6] =
-        [Choice::Auto, Choice::Lines, Choice::Csv, Choice::Json, Choice::LengthPrefixed, Choice::Whole];
+    pub const ALL: [Choice; 10] = [
+        Choice::Auto,
+        Choice::Lines,
+        Choice::Csv,
+        Choice::Json,
+        Choice::Blocks,
+        Choice::Ber,
+        Choice::Ts32297,
+        Choice::LengthPrefixed,
+        Choice::LengthPrefixedInclusive,
+        Choice::Whole,
+    ];
 
     /// As it is written on a command line.
     #[must_use]
@@ -288,7 +351,11 @@ impl Choice {
             Choice::Lines => "lines",
             Choice::Csv => "csv",
             Choice::Json => "json",
+            Choice::Blocks => "blocks",
+            Choice::Ber => "ber",
+            Choice::Ts32297 => "ts32297",
             Choice::LengthPrefixed => "length-prefixed",
+            Choice::LengthPrefixedInclusive => "length-prefixed-inclusive",
         }
     }
 }
@@ -306,14 +373,8 @@ impl FromStr for Choice {
         if let Some(choice) = Self::ALL.into_iter().find(|choice| choice.name() == text) {
             return Ok(choice);
         }
-        if text == "ber" {
-            return Err(Error::new(Code::ArgumentInvalid, "this version does not split BER into records")
-                .advise(
-                    "choose whole (or auto, which sees BER and keeps it whole): a file is one record then",
-                ));
-        }
         Err(Error::new(Code::ArgumentInvalid, "there is no framing of that name")
-            .advise("choose auto, lines, csv, json, length-prefixed or whole"))
+            .advise(format!("choose one of these: {}", Self::ALL.map(Choice::name).join(", "))))
     }
 }
 

@@ -1,8 +1,11 @@
 //! The state machines behind one face.
 
+use super::ber::Ber;
+use super::blocks::Blocks;
 use super::csv::Csv;
-use super::json::{Finish, Json};
+use super::json::Json;
 use super::length_prefixed::LengthPrefixed;
+use super::ts32297::Ts32297;
 use super::{Framing, lines};
 
 /// Finds the ends of records. It is shown every octet once, in order, and keeps none.
@@ -13,11 +16,21 @@ pub(super) enum Splitter {
     Csv(Csv),
     Json(Json),
     LengthPrefixed(LengthPrefixed),
+    Ber(Ber),
+    Ts32297(Ts32297),
+    Blocks(Blocks),
+}
+
+/// What the end of the input makes of the octets since the last record's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Finish {
+    pub(super) is_postamble: bool,
+    pub(super) oddity: Option<&'static str>,
 }
 
 impl Splitter {
     /// Behind the preamble of an input.
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(super) fn new(framing: Framing, preamble: &[u8]) -> Self {
         match framing {
             Framing::Whole => Splitter::Whole,
             Framing::Lines => Splitter::Lines,
@@ -25,6 +38,10 @@ impl Splitter {
             Framing::JsonValues => Splitter::Json(Json::values()),
             Framing::JsonArray => Splitter::Json(Json::array()),
             Framing::LengthPrefixed => Splitter::LengthPrefixed(LengthPrefixed::default()),
+            Framing::LengthPrefixedInclusive => Splitter::LengthPrefixed(LengthPrefixed::inclusive()),
+            Framing::Ber => Splitter::Ber(Ber::default()),
+            Framing::Ts32297 => Splitter::Ts32297(Ts32297::new(preamble)),
+            Framing::Blocks => Splitter::Blocks(Blocks::default()),
         }
     }
 
@@ -37,6 +54,9 @@ impl Splitter {
             Splitter::Csv(csv) => csv.scan(fresh),
             Splitter::Json(json) => json.scan(fresh),
             Splitter::LengthPrefixed(length_prefixed) => length_prefixed.scan(fresh),
+            Splitter::Ber(ber) => ber.scan(fresh),
+            Splitter::Ts32297(file) => file.scan(fresh),
+            Splitter::Blocks(blocks) => blocks.scan(fresh),
         }
     }
 
@@ -45,6 +65,7 @@ impl Splitter {
         match self {
             Splitter::Csv(csv) => csv.take_oddity(),
             Splitter::Json(json) => json.take_oddity(),
+            Splitter::Ts32297(file) => file.take_oddity(),
             _ => None,
         }
     }
@@ -53,6 +74,9 @@ impl Splitter {
     pub(super) fn may_be_postamble(&self) -> bool {
         match self {
             Splitter::Json(json) => json.may_be_postamble(),
+            Splitter::Ber(ber) => ber.may_be_postamble(),
+            Splitter::Ts32297(file) => file.may_be_postamble(),
+            Splitter::Blocks(blocks) => blocks.may_be_postamble(),
             _ => false,
         }
     }
@@ -63,6 +87,9 @@ impl Splitter {
             Splitter::Whole | Splitter::Lines => None,
             Splitter::Csv(csv) => csv.finish(),
             Splitter::Json(json) => return json.finish(),
+            Splitter::Ber(ber) => return ber.finish(),
+            Splitter::Ts32297(file) => return file.finish(),
+            Splitter::Blocks(blocks) => return blocks.finish(),
             Splitter::LengthPrefixed(length_prefixed) => length_prefixed.finish(),
         };
         Finish { is_postamble: false, oddity }

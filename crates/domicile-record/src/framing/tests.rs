@@ -5,8 +5,7 @@ use std::io::{self, Read};
 use domicile::Code;
 use proptest::prelude::*;
 
-use super::json::Finish;
-use super::splitter::Splitter;
+use super::splitter::{Finish, Splitter};
 use super::*;
 
 /// A piece that outlives the buffer.
@@ -197,9 +196,29 @@ fn fragments() -> impl Strategy<Value = Vec<u8>> {
         b"a,b,c\n",
         b"1,2,3\n",
         b"\"a\nb\",2,3\r\n",
+        b"\n\n",
+        b"\r\n\r\n",
+        b"Event: a\nId: 1\n\n",
+        b"\x30\x80",
+        b"\x30\x03",
+        b"\x04\x01a",
+        b"\x04\x80",
+        b"\xbf\x4f",
+        b"\xbf\x82\x01a",
+        b"\x82\x00\x02",
+        b"\x00\x00",
+        b"\xff\xff\xff",
+        b"\x00\x03\xc9\x26abc",
+        b"\x00\x02\xe9\x26\x06ab",
+        FILE_HEADER,
     ]);
     prop::collection::vec(fragment, 0..24).prop_map(|fragments| fragments.concat())
 }
+
+/// A header of TS 32.297 for a file of 68 octets with two records.
+const FILE_HEADER: &[u8] = b"\x00\x00\x00\x44\x00\x00\x00\x35\xe9\xc9\x94\x98\x50\x40\x94\x98\x50\x40\
+    \x00\x00\x00\x02\x00\x00\x00\x07\x00\xff\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\
+    \xc0\x00\x02\x01\x00\x00\x00\x00\x00\x06";
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
@@ -217,6 +236,16 @@ proptest! {
     ) {
         keeps_its_promises(&input, choice, max, &[1, 2, 7, 64]);
     }
+
+    #[test]
+    fn any_mixture_behind_a_file_header_is_framed_without_loss(
+        input in fragments(), choice in prop::sample::select(vec![Choice::Auto, Choice::Ts32297]), max in 1usize..80,
+        file_length in prop_oneof![Just(u32::MAX), 53u32..200],
+    ) {
+        let mut file = [FILE_HEADER, &input].concat();
+        file[..4].copy_from_slice(&file_length.to_be_bytes());
+        keeps_its_promises(&file, choice, max, &[1, 2, 7, 64]);
+    }
 }
 
 /// Every framing, with one of the delimiters.
@@ -228,12 +257,17 @@ fn every_framing() -> impl Strategy<Value = Framing> {
         Framing::JsonValues,
         Framing::JsonArray,
         Framing::LengthPrefixed,
+        Framing::LengthPrefixedInclusive,
+        Framing::Ber,
+        Framing::Ts32297,
+        Framing::Blocks,
     ])
 }
 
 /// Where records end when a state machine is shown so many octets at once.
 fn ends(framing: Framing, input: &[u8], at_once: usize) -> (Vec<usize>, Finish) {
-    let (mut splitter, mut ends, mut end) = (Splitter::new(framing), Vec::new(), 0);
+    let preamble = if framing == Framing::Ts32297 { FILE_HEADER } else { b"" };
+    let (mut splitter, mut ends, mut end) = (Splitter::new(framing, preamble), Vec::new(), 0);
     for mut fresh in input.chunks(at_once) {
         while let Some(length) = splitter.scan(fresh) {
             end += length;
@@ -266,7 +300,7 @@ proptest! {
     #[test]
     fn long_stretches_are_framed_without_loss(
         stretches in prop::collection::vec(
-            (fragments(), prop::sample::select(&b" \nx1,\"{[\\"[..]),
+            (fragments(), prop::sample::select(&b" \nx1,\"{[\\\0\xff\x30"[..]),
              prop::sample::select(vec![1, PREAMBLE_BYTES_MAX - 1, PREAMBLE_BYTES_MAX, PREAMBLE_BYTES_MAX + 1, 150_000])),
             1..4),
         choice in choice(),
@@ -656,6 +690,9 @@ fn a_record_is_handed_out_as_soon_as_it_was_read() {
         (Choice::Lines, &b"abc\n"[..]),
         (Choice::Json, b"{\"a\":1}\n"),
         (Choice::LengthPrefixed, b"\0\0\0\x01a"),
+        (Choice::LengthPrefixedInclusive, b"\0\0\0\x05a"),
+        (Choice::Ber, b"\x30\x80\x04\x01a\0\0"),
+        (Choice::Blocks, b"a: 1\n\n"),
     ] {
         let mut framer = Framer::new(Pipe(input), choice).unwrap();
         assert_eq!(framer.next().unwrap(), Some(Piece::Record(input)), "{choice}");
@@ -663,6 +700,10 @@ fn a_record_is_handed_out_as_soon_as_it_was_read() {
         assert_eq!(error.code(), Code::InputFailed);
         assert_eq!(error.place(), Some(format!("byte {}", input.len()).as_str()));
     }
+    let file = [FILE_HEADER, b"\0\x03\xc9\x26abc"].concat();
+    let mut framer = Framer::new(Pipe(&file), Choice::Ts32297).unwrap();
+    assert_eq!(framer.next().unwrap(), Some(Piece::Preamble(FILE_HEADER)));
+    assert_eq!(framer.next().unwrap(), Some(Piece::Record(b"\0\x03\xc9\x26abc")));
     let mut framer = Framer::new(Pipe(b"[\n {},\n {}"), Choice::Json).unwrap();
     assert_eq!(framer.next().unwrap(), Some(Piece::Preamble(b"[\n ")));
     assert_eq!(framer.next().unwrap(), Some(Piece::Record(b"{},\n ")));
@@ -700,6 +741,10 @@ fn the_content_of_a_record_is_without_its_frame() {
         (Framing::JsonArray, ",", ""),
         (Framing::LengthPrefixed, "\0\0\0\x01a", "a"),
         (Framing::LengthPrefixed, "\0\0", ""),
+        (Framing::LengthPrefixedInclusive, "\0\0\0\x05a", "a"),
+        (Framing::Ber, "\0\0\x30\x01a", "\x30\x01a"),
+        (Framing::Ts32297, "\0\x01\x49\x26a", "a"),
+        (Framing::Blocks, "\r\na: 1\r\nb: 2\r\n\r\n", "a: 1\r\nb: 2"),
     ] {
         assert_eq!(framing.content(record.as_bytes()), content.as_bytes(), "{framing} {record:?}");
     }
@@ -716,8 +761,10 @@ fn every_framing_has_one_code() {
             }
         }
     }
-    assert_eq!(known, 5 + 4 * 2);
-    assert_eq!(Framing::from_code(0x07, 0), None, "kept for BER");
+    assert_eq!(known, 9 + 4 * 2);
+    assert_eq!(Framing::from_code(0x06, 1), Some(Framing::LengthPrefixedInclusive));
+    assert_eq!(Framing::from_code(0x06, 2), None);
+    assert_eq!(Framing::from_code(0x0a, 0), None);
     let semicolons = Framing::Csv { delimiter: Delimiter::Semicolon, header: true };
     assert_eq!(semicolons.code(), (0x03, 0x81));
     assert_eq!(semicolons.to_string(), "csv (;, header)");
@@ -728,67 +775,197 @@ fn choices_are_read_as_they_are_written() {
     for choice in Choice::ALL {
         assert_eq!(choice.name().parse::<Choice>().unwrap(), choice);
     }
-    for (text, what) in [
-        ("ber", "this version does not split BER into records"),
-        ("xml", "there is no framing of that name"),
-        ("Lines", "there is no framing of that name"),
-    ] {
+    for text in ["xml", "Lines", ""] {
         let error = text.parse::<Choice>().unwrap_err();
-        assert_eq!((error.code(), error.what()), (Code::ArgumentInvalid, what));
-        assert!(error.advice().is_some());
+        assert_eq!((error.code(), error.what()), (Code::ArgumentInvalid, "there is no framing of that name"));
+        assert!(Choice::ALL.iter().all(|choice| error.advice().unwrap().contains(choice.name())));
     }
 }
 
-/// The samples lie beside the workspace, or where `DOMICILE_SHARED_SAMPLES` says.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that was skipped must not look like one that passed")]
-fn the_samples_of_real_systems_are_framed_as_their_list_says() {
-    let folder = std::env::var_os("DOMICILE_SHARED_SAMPLES").map_or_else(
-        || concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/samples").into(),
-        std::path::PathBuf::from,
-    );
-    if !folder.is_dir() {
-        eprintln!("skipped: there are no samples in {}", folder.display());
-        return;
-    }
-    for (name, framing, record_count) in [
-        ("voice-asterisk.csv", "csv (,, no header)", 218),
-        ("call-control-asterisk-cel.csv", "csv (,, no header)", 30),
-        ("call-control-freeswitch.json", "json", 2),
-        ("call-control-freeswitch-events.txt", "lines", 659),
-        ("voice-broadworks.xml", "whole", 1),
-        ("voice-carrier.fwv", "lines", 35),
-        ("voice-nrtrde.ber", "whole", 1),
-        ("wireless-tap3.ber", "whole", 1),
-        ("wireless-tap3-indefinite.ber", "whole", 1),
-        ("voice-ts32297.dat", "whole", 1),
-        ("messaging-smpp.bin", "whole", 1),
-        ("messaging-twilio.json", "json", 1),
-        ("messaging-kannel.log", "lines", 600),
-        ("call-recording-twilio.jsonl", "json", 6),
-        ("conference-twilio.jsonl", "json", 21),
-        ("video-twilio.jsonl", "json", 3),
-        ("verify-twilio.jsonl", "json", 2),
-        ("whatsapp-cloudapi.jsonl", "json", 34),
-        ("fax-hylafax.tsv", "lines", 240),
+fn json_values_need_nothing_between_them() {
+    for (input, records) in [
+        (r#"{"a":1}{"b":2}"#, &[r#"{"a":1}"#, r#"{"b":2}"#][..]),
+        ("{\"a\":1} {\"b\":2}\n\n{\"c\":\n3}", &["{\"a\":1} ", "{\"b\":2}\n", "\n{\"c\":\n3}"]),
+        (r#"{"a":"}{"}[1,{"b":[]}]{}"#, &[r#"{"a":"}{"}"#, r#"[1,{"b":[]}]"#, "{}"]),
     ] {
-        let input = match std::fs::read(folder.join(name)) {
-            Ok(input) => input,
-            // A copy may leave out what it may not carry.
-            Err(_) => {
-                eprintln!("skipped: {name}");
-                continue;
-            }
-        };
-        let outcome = Outcome::of(&input[..], Choice::Auto, RECORD_BYTES_MAX);
+        for choice in [Choice::Json, Choice::Auto] {
+            keeps_its_promises(input.as_bytes(), choice, 5, &[1, 3]);
+            let outcome = Outcome::of(input.as_bytes(), choice, RECORD_BYTES_MAX);
+            assert_eq!((outcome.framing, outcome.warnings.len()), (Framing::JsonValues, 0), "{input}");
+            assert_eq!(outcome.records(), records.iter().map(|record| record.as_bytes()).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn ber_is_seen_where_all_of_it_agrees() {
+    let record = b"\xa0\x0c\x80\x01\0\x81\x02ab\xa3\x03\x80\x01c";
+    let indefinite = b"\xbf\x4f\x80\x80\x01\0\xbf\x23\x80\x81\x00\0\0\0\0";
+    let both = [&record[..], indefinite].concat();
+    assert_eq!(framed(Choice::Auto, &both).0, "ber");
+    assert_eq!(framed(Choice::Ber, &both).1.len(), 2);
+    for tail in [&b"\x30"[..], b"\x30\x02a", b"plain", b"\x04\x01a"] {
+        let with = [&both[..], tail].concat();
+        assert_eq!(framing(Choice::Auto, &with), "whole", "{}", tail.escape_ascii());
+        assert_eq!(framed(Choice::Ber, &with).1.len(), 3, "{}", tail.escape_ascii());
+    }
+    // Filler is nobody's record.
+    let filled = [&both[..], b"\0\0\0", record, b"\xff\xff"].concat();
+    let outcome = Outcome::of(&filled[..], Choice::Auto, RECORD_BYTES_MAX);
+    assert_eq!((outcome.framing, outcome.records().len()), (Framing::Ber, 3));
+    assert_eq!((outcome.postamble(), outcome.warnings.len()), (&b"\xff\xff"[..], 0));
+
+    // A window may end anywhere, also within a value that is longer than it.
+    let many = both.repeat(3000);
+    assert_eq!(framing_of(&many), Framing::Ber);
+    assert_eq!(Outcome::of(&many[..], Choice::Ber, RECORD_BYTES_MAX).records().len(), 6000);
+    let length = u32::try_from(many.len()).unwrap().to_be_bytes();
+    for file in [[b"\x61\x84", &length[..], &many].concat(), [b"\x61\x80", &many[..], b"\0\0"].concat()] {
+        let outcome = Outcome::of(&file[..], Choice::Auto, RECORD_BYTES_MAX);
         assert_eq!(
-            (outcome.framing.to_string().as_str(), outcome.records().len()),
-            (framing, record_count),
-            "{name}"
+            (outcome.framing, outcome.records(), outcome.warnings.len()),
+            (Framing::Ber, vec![file], 0)
         );
-        assert_eq!(outcome.warnings, [], "{name}");
+    }
+}
+
+#[test]
+fn a_file_of_ts_32297_is_its_header_and_its_records() {
+    let records = [&b"\0\x03\xc9\x26abc"[..], b"\0\x03\xe9\x26\x06abc"];
+    let file = [FILE_HEADER, records[0], records[1]].concat();
+    for choice in [Choice::Auto, Choice::Ts32297] {
+        keeps_its_promises(&file, choice, 4, &[1, 3, 60]);
+        let outcome = Outcome::of(&file[..], choice, RECORD_BYTES_MAX);
+        assert_eq!((outcome.framing, outcome.preamble()), (Framing::Ts32297, FILE_HEADER));
+        assert_eq!((outcome.records(), outcome.warnings), (records.map(<[u8]>::to_vec).to_vec(), vec![]));
+        assert!(records.iter().all(|record| Framing::Ts32297.content(record) == b"abc"));
+    }
+    // Cut, it is a file all the same, and says so.
+    let outcome = Outcome::of(&file[..file.len() - 1], Choice::Auto, RECORD_BYTES_MAX);
+    assert_eq!((outcome.framing, outcome.records().len()), (Framing::Ts32297, 2));
+    assert_eq!(outcome.warnings, [Warning { at: 60, what: "the last CDR is shorter than its length says" }]);
+    let outcome = Outcome::of(&file[..60], Choice::Auto, RECORD_BYTES_MAX);
+    assert_eq!(outcome.warnings, [Warning { at: 60, what: "the file is not as long as its header says" }]);
+
+    // Without a file header there are no records.
+    for input in [&file[..40], b"\0\0\0\x07\0\0\0\x07abcdefghijklmnopqrstuvwxyz", records[0], b"a\n"] {
+        keeps_its_promises(input, Choice::Ts32297, 4, &[1, 3, 60]);
+        let outcome = Outcome::of(input, Choice::Ts32297, RECORD_BYTES_MAX);
+        assert_eq!((outcome.framing, outcome.records().len()), (Framing::Whole, 1));
+        assert_eq!(outcome.warnings.len(), 1, "{}", input.escape_ascii());
+    }
+    // One as long as a preamble may be, and one that is longer.
+    for (length, expected) in
+        [(PREAMBLE_BYTES_MAX, Framing::Ts32297), (PREAMBLE_BYTES_MAX + 1, Framing::Whole)]
+    {
+        let mut long = FILE_HEADER.to_vec();
+        long[4..8].copy_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+        long.resize(length, 7);
+        long.extend(records.concat());
+        keeps_its_promises(&long, Choice::Ts32297, 4, &[4093, PREAMBLE_BYTES_MAX]);
+        assert_eq!(Outcome::of(&long[..], Choice::Ts32297, RECORD_BYTES_MAX).framing, expected);
+    }
+}
+
+#[test]
+fn blocks_are_seen_where_names_agree() {
+    let events = b"Event: A\r\nId: 1\r\n\r\nEvent: B\r\nId: 2\r\n\r\n\r\n";
+    let outcome = Outcome::of(&events[..], Choice::Auto, RECORD_BYTES_MAX);
+    assert_eq!((outcome.framing, outcome.records().len()), (Framing::Blocks, 2));
+    assert_eq!((outcome.postamble(), outcome.warnings.len()), (&b"\r\n"[..], 0));
+    let marked = [b"\xef\xbb\xbf", &events[..]].concat();
+    assert_eq!(Outcome::of(&marked[..], Choice::Auto, RECORD_BYTES_MAX).preamble(), b"\xef\xbb\xbf");
+    assert_eq!(framing(Choice::Auto, "Event: A\nId: 1\nEvent: B\nId: 2\n"), "lines");
+    assert_eq!(framed(Choice::Blocks, b"one\ntwo\n\nthree").1.len(), 2);
+    let many = b"Event: A\nId: 1\n\n".repeat(10_000);
+    let outcome = Outcome::of(&many[..], Choice::Auto, RECORD_BYTES_MAX);
+    assert_eq!((outcome.framing, outcome.records().len()), (Framing::Blocks, 10_000));
+}
+
+#[test]
+fn lengths_that_count_themselves_are_told_and_never_guessed() {
+    let record = |length: u32| [&length.to_be_bytes()[..], &vec![7; length as usize - 4]].concat();
+    let chain = [record(16), record(300), record(4)].concat();
+    assert_eq!(framing(Choice::Auto, &chain), "whole");
+    assert_eq!(framed(Choice::LengthPrefixedInclusive, &chain).1.len(), 3);
+    let lost = [&chain[..], b"\0\0\0\x03", &chain].concat();
+    keeps_its_promises(&lost, Choice::LengthPrefixedInclusive, 5, &[1, 3]);
+    let outcome = Outcome::of(&lost[..], Choice::LengthPrefixedInclusive, RECORD_BYTES_MAX);
+    assert_eq!((outcome.records().len(), outcome.warnings[0].at), (4, 320));
+    assert!(outcome.warnings[0].what.contains("less than 4"));
+}
+
+/// Inputs made to cost more than they should, octet by octet: work that grew with the square of their length
+/// would never end.
+#[test]
+fn hostile_inputs_cost_what_others_cost() {
+    const LENGTH: usize = 400 << 10;
+    let endless = |pattern: &[u8]| -> Vec<u8> { pattern.iter().copied().cycle().take(LENGTH).collect() };
+    let opened = [endless(b"\x30\x80"), endless(b"\0\0")].concat();
+    let behind = [FILE_HEADER, b"\0\x03\xc9\x26abc", b"\0\x04\xe9\x26\x06abcd", &endless(b"\0")].concat();
+    for (choice, input) in [
+        (Choice::Ber, &opened),
+        (Choice::Auto, &opened),
+        (Choice::Ber, &endless(b"\x30\x00")),
+        (Choice::Ber, &endless(b"\0\xff\xff")),
+        (Choice::Ber, &endless(b"\xff\xff")),
+        (Choice::Ber, &endless(b"\x30\xfe\0\0\0\0\0\0\0")),
+        (Choice::Ber, &endless(b"\x30\x80\xbf\x81\x81\x01\x00")),
+        (Choice::Ts32297, &behind),
+        (Choice::Ts32297, &[FILE_HEADER, &endless(b"\0\x01\xc9\x26a")].concat()),
+        (Choice::Blocks, &endless(b"\n")),
+        (Choice::Blocks, &endless(b"\r\n")),
+        (Choice::Blocks, &endless(b"\r")),
+        (Choice::Blocks, &endless(b"a:\n")),
+        (Choice::Auto, &endless(b"a: b\nc: d\n\n")),
+        (Choice::Auto, &endless(b"a: b\n")),
+        (Choice::LengthPrefixedInclusive, &endless(b"\0\0\0\x04")),
+        (Choice::LengthPrefixedInclusive, &endless(b"\0\0\0\x03")),
+    ] {
+        let dripped = Outcome::of(Drip::new(input, 1), choice, 1000);
+        assert!(dripped == Outcome::of(&input[..], choice, 1000), "{choice}");
+        let joined: Vec<u8> = dripped.pieces.iter().flat_map(|piece| piece.bytes().to_vec()).collect();
+        assert!(joined == *input, "{choice}");
+    }
+}
+
+/// The samples of the workspace, and how many records each has.
+#[test]
+fn the_samples_are_framed_as_their_list_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
+    for (name, framing, record_count) in [
+        ("voice.csv", "csv (,, header)", 60),
+        ("messaging-newlines.csv", "csv (,, header)", 60),
+        ("wireless.jsonl", "json", 40),
+        ("conference.json", "json (array)", 40),
+        ("messaging.log", "lines", 60),
+        ("voice.lp", "length-prefixed", 80),
+        ("call-recording.wav", "whole", 1),
+        ("voice-no-last-newline.csv", "csv (,, header)", 20),
+        ("voice-crlf.csv", "csv (,, header)", 20),
+        ("voice-bom.csv", "csv (,, header)", 20),
+        ("voice-no-header.csv", "csv (,, no header)", 20),
+        ("empty.csv", "lines", 0),
+        ("messaging-pretty.json", "json", 20),
+        ("video.xml", "whole", 1),
+        ("mixed.csv", "csv (,, header)", 180),
+        ("voice.ber", "ber", 60),
+        ("wireless.ts32297", "ts32297", 60),
+        ("wireless-open.ts32297", "ts32297", 20),
+        ("call-control.events", "blocks", 40),
+    ] {
+        let input = std::fs::read(folder.join(name)).unwrap();
+        let outcome = Outcome::of(&input[..], Choice::Auto, RECORD_BYTES_MAX);
+        let found = (outcome.framing.to_string(), outcome.records().len());
+        assert_eq!(found, (framing.to_owned(), record_count), "{name}");
+        let warnings = usize::from(name == "wireless-open.ts32297");
+        assert_eq!(outcome.warnings.len(), warnings, "{name}: {:?}", outcome.warnings);
         for choice in Choice::ALL {
             keeps_its_promises(&input, choice, 100, &[61, 4096]);
         }
     }
+    let input = std::fs::read(folder.join("messaging.lpi")).unwrap();
+    let outcome = Outcome::of(&input[..], Choice::LengthPrefixedInclusive, RECORD_BYTES_MAX);
+    assert_eq!((outcome.records().len(), outcome.warnings.len()), (40, 0));
 }

@@ -79,6 +79,21 @@ pub async fn erase<S: Source>(
     Ok(reports)
 }
 
+/// Ends every copy of a segment whose records another one has: no scope's records end with it, and no hold keeps it.
+pub(crate) async fn retire_replaced<S: Source>(domicile: &Domicile, source: S) -> Result<()> {
+    let mut file = SegmentFile::open(source)?;
+    file.rewalk()?;
+    let action = Action::Manage(domicile::Purpose::Maintenance.into());
+    let opening = Opening { domicile, action: action.clone(), selection: Selection::all() };
+    opening.check_place(&file.header)?;
+    for (scope, places) in named(&file, &[LaneNo::REGION])? {
+        let proved = opening.prove(&file, &scope, &places).await?;
+        let permit = domicile.permit_region(&file.header.place.region, action.clone()).await?;
+        domicile.keyring().retire(permit, &proved, &[]).await?;
+    }
+    Ok(())
+}
+
 /// The lanes of these numbers, by scope.
 fn named<S: Source>(file: &SegmentFile<S>, wanted: &[LaneNo]) -> Result<BTreeMap<Scope, Vec<LanePlace>>> {
     let mut by_scope: BTreeMap<Scope, Vec<LanePlace>> = BTreeMap::new();

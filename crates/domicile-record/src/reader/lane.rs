@@ -24,6 +24,17 @@ pub(crate) struct ReadableLane {
     pub(crate) lease: Option<Lease>,
     /// The lane's end, once it was read and verified.
     pub(crate) end: Option<VerifiedEnd>,
+    /// What says that it is the lane's end, and does not verify: of a segment that a crash cut short, part of the damage.
+    pub(crate) broken_end: Option<BrokenEnd>,
+    /// Of a segment without an end: blocks from this ordinal on may be what a crash left of them.
+    pub(crate) unsynced_from: Option<u64>,
+}
+
+/// A block that says that it is the end of its lane, and does not verify.
+#[derive(Debug)]
+pub(crate) struct BrokenEnd {
+    pub(crate) sequence: u32,
+    pub(crate) error: Error,
 }
 
 /// The end of a lane, and what it says.
@@ -68,23 +79,47 @@ fn places_all_data(index: &[IndexEntry], data_blocks: u32, behind: u32) -> bool 
 }
 
 impl ReadableLane {
+    /// A lane whose key is at hand, with its end, if it has one.
+    pub(crate) fn new<S: Source>(
+        file: &SegmentFile<S>,
+        place: LanePlace,
+        descriptor: Descriptor,
+        opener: LaneOpener,
+        lease: Option<Lease>,
+    ) -> Result<Self> {
+        let mut lane =
+            Self { place, descriptor, opener, lease, end: None, broken_end: None, unsynced_from: None };
+        lane.read_end(file)?;
+        Ok(lane)
+    }
+
     /// Reads and verifies the lane's end, with its section blocks: the last of the blocks that say they are it and
     /// whose tag verifies. What stands behind that was not sealed as this lane's, or not by its writer.
-    pub(crate) fn read_end<S: Source>(&mut self, file: &SegmentFile<S>) -> Result<()> {
-        let mut unverified = None;
+    fn read_end<S: Source>(&mut self, file: &SegmentFile<S>) -> Result<()> {
         for sequence in self.place.ends.iter().rev() {
             match self.end_at(file, *sequence) {
                 Ok(end) => {
-                    self.end = end;
+                    (self.end, self.broken_end) = (end, None);
                     return Ok(());
                 }
                 Err(error) if error.code() == Code::BlockUnverified => {
-                    unverified.get_or_insert(error);
+                    self.broken_end.get_or_insert(BrokenEnd { sequence: *sequence, error });
                 }
                 Err(error) => return Err(error),
             }
         }
-        unverified.map_or(Ok(()), Err)
+        Ok(())
+    }
+
+    /// The hash of the lane's last block, and how many there are: what lane 0 keeps of a lane that a crash left without
+    /// an end. Zeros stand for the hash of an opening, which may be written again.
+    pub(crate) fn last_block<S: Source>(&self, file: &SegmentFile<S>) -> Result<(u32, [u8; 32])> {
+        let last = self.place.blocks.last().unwrap_or(0);
+        let mut body = Vec::new();
+        let (header, encoded) = file.read_block(&self.place, last, &mut body)?;
+        let tag = body.get(header.payload_bytes()..).and_then(|behind| behind.first_chunk());
+        let hash = tag.filter(|_| header.flags.is_sealed()).map(|tag| end_hash(&encoded, tag));
+        Ok((last.saturating_add(1), hash.unwrap_or_default()))
     }
 
     fn end_at<S: Source>(&self, file: &SegmentFile<S>, sequence: u32) -> Result<Option<VerifiedEnd>> {
@@ -116,6 +151,21 @@ impl ReadableLane {
         Ok(Some(VerifiedEnd { sequence, end, index, hash: end_hash(&encoded, &tag) }))
     }
 
+    /// The data block at a place in the lane, if that is one.
+    pub(crate) fn data_at<S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+        sequence: u32,
+    ) -> Result<Option<DataBlock>> {
+        let mut body = Vec::new();
+        let (header, encoded) = file.read_block(&self.place, sequence, &mut body)?;
+        if header.kind != BlockKind::Data {
+            return Ok(None);
+        }
+        self.open_block(&header, &encoded, &mut body)?;
+        DataBlock::decode(body).map(Some).map_err(|source| self.malformed(sequence, source))
+    }
+
     /// Opens a block of this lane in place.
     pub(crate) fn open_block(
         &self,
@@ -126,9 +176,11 @@ impl ReadableLane {
         if let Some(lease) = &self.lease {
             lease.check().map_err(|error| error.at(format!("lane {}", header.lane)))?;
         }
-        self.opener
-            .open(header, encoded, body)
-            .map_err(|error| error.at(format!("lane {}, block {}", header.lane, header.sequence)))
+        self.opener.open(header, encoded, body).map_err(|error| {
+            let is_torn = self.unsynced_from.is_some_and(|unsynced| header.ordinal >= unsynced);
+            let error = if is_torn { torn_block() } else { error };
+            error.at(format!("lane {}, block {}", header.lane, header.sequence))
+        })
     }
 
     /// The places in the lane where data blocks can stand that hold the wanted records and times.
@@ -160,6 +212,11 @@ impl ReadableLane {
             .at(format!("lane {}, block {sequence}", self.place.key.lane))
             .because(source)
     }
+}
+
+fn torn_block() -> Error {
+    Error::new(Code::SegmentTorn, "a block does not verify that was not on disk yet when the segment was cut")
+        .advise("its writer died while it wrote, or it was cut: `domicile recover` closes it")
 }
 
 /// Which records are wanted: by number, by time, or all.
@@ -232,6 +289,11 @@ impl LaneCursor {
             data_blocks: 0,
             block: None,
         }
+    }
+
+    /// Whether the last block that was read ends inside a record.
+    pub(crate) fn is_inside_record(&self) -> bool {
+        self.inside_record
     }
 
     /// The next data block and its place in the lane, read into the memory of the one before.

@@ -163,6 +163,21 @@ impl<S: Source> SegmentFile<S> {
         }
     }
 
+    /// Whether the footer is there, octet for octet as it was written: it is written last, so that the segment is whole then.
+    pub(crate) fn has_whole_footer(&self) -> Result<bool> {
+        let Map::Footer(trailer) = &self.map else { return Ok(false) };
+        let mut at = trailer.footer_at + BlockHeader::BYTES as u64;
+        let end = self.length.saturating_sub(Trailer::BYTES as u64);
+        let (mut checksum, mut window) = (0, Vec::new());
+        while at < end {
+            window.resize(usize::try_from((end - at).min(256 << 10)).unwrap_or(0), 0);
+            self.source.read_at(at, &mut window).map_err(|source| unreadable(at, source))?;
+            checksum = crc32c::crc32c_append(checksum, &window);
+            at += window.len() as u64;
+        }
+        Ok(checksum == trailer.checksum)
+    }
+
     /// The lanes of a scope: with a footer, by three reads however many lanes there are.
     pub(crate) fn lanes_of(&self, scope: &Scope) -> Result<Vec<LanePlace>> {
         match &self.map {
@@ -237,9 +252,14 @@ impl<S: Source> SegmentFile<S> {
         if header.kind == BlockKind::Footer || header.body_bytes() as u64 > room {
             return Err(no_block(at));
         }
-        body.resize(header.body_bytes(), 0);
-        self.source.read_at(at + BlockHeader::BYTES as u64, body).map_err(|source| unreadable(at, source))?;
+        self.read_body(at, &header, body)?;
         Ok((header, encoded))
+    }
+
+    /// Reads what stands behind the header of a block, which a walk found to be whole.
+    pub(crate) fn read_body(&self, at: u64, header: &BlockHeader, body: &mut Vec<u8>) -> Result<()> {
+        body.resize(header.body_bytes(), 0);
+        self.source.read_at(at + BlockHeader::BYTES as u64, body).map_err(|source| unreadable(at, source))
     }
 
     fn find_by_footer(&self, trailer: &Trailer, scope: &Scope) -> Result<Vec<LanePlace>> {
@@ -310,6 +330,14 @@ impl<'a, S: Source> Places<'a, S> {
         self.found.push(LanePlace { key: entry.key, blocks: Arc::new(blocks), ends });
         Ok(())
     }
+}
+
+/// The header of a segment: which it is, and where its records are at home. No key is needed, and nothing is vouched for.
+///
+/// # Errors
+/// [`SegmentForeign`](Code::SegmentForeign) and the like for what is no segment; [`InputFailed`](Code::InputFailed).
+pub fn header_of<S: Source>(source: S) -> Result<SegmentHeader> {
+    read_header(&source).map(|(header, _)| header)
 }
 
 fn read_header<S: Source>(source: &S) -> Result<(SegmentHeader, u64)> {

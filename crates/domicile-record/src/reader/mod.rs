@@ -4,6 +4,7 @@ mod erase;
 mod lane;
 mod map;
 mod merge;
+mod replaced;
 mod restore;
 mod selection;
 mod source;
@@ -19,21 +20,24 @@ use domicile::keyring::{LeafRef, SegmentLeaf, WrappedKey};
 use domicile::post::PostSeal;
 use domicile::{Action, Code, Domicile, Error, Period, Permit, Request, Result, Scope};
 
-pub(crate) use lane::ReadableLane;
+pub(crate) use erase::retire_replaced;
+pub(crate) use lane::{LaneCursor, ReadableLane, Wanted};
 pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
 pub(crate) use walk::{Step, Walker};
 
 pub use erase::{Erasable, erase};
+pub use map::header_of;
+pub use replaced::{replaced_among, replaced_by};
 pub use restore::Restored;
 pub use selection::Selection;
 pub use source::Source;
 pub use state::State;
+pub(crate) use state::last_commit;
 
 use crate::format::{BlockKind, DataBlock, DirectoryEntry, LaneNo, LaneOpen, Origin, SegmentHeader};
 use crate::lane_key;
 use crate::open::LaneOpener;
 use crate::refusals::Refusals;
-use lane::{LaneCursor, Wanted};
 
 /// A segment whose selected lanes are open for reading.
 #[derive(Debug)]
@@ -274,7 +278,11 @@ type Permits = BTreeMap<Scope, (Result<Permit>, Vec<LanePlace>)>;
 
 impl Opening<'_> {
     pub(crate) async fn open<S: Source>(&self, source: S) -> Result<Segment<S>> {
-        let mut file = SegmentFile::open(source)?;
+        self.open_file(SegmentFile::open(source)?).await
+    }
+
+    /// The same, of a file whose blocks were found already.
+    pub(crate) async fn open_file<S: Source>(&self, mut file: SegmentFile<S>) -> Result<Segment<S>> {
         let mut notes = Vec::new();
         if file.walked().is_some_and(|walked| walked.lanes.values().any(|lane| !lane.ends.is_empty())) {
             notes.push("the footer is missing or damaged; the blocks were walked instead".to_owned());
@@ -330,8 +338,16 @@ impl Opening<'_> {
             }
         }
         lanes.sort_by_key(|lane| lane.lane);
-        if let Some(directory) = directory {
-            self.hold_against(&directory, &mut lanes);
+        match (directory, &region) {
+            (Some(directory), _) => self.hold_against(file, &state, &directory, &mut lanes),
+            // A crash may damage whatever no finished sync covers.
+            (None, Some(region)) if !state.is_corrupt() => {
+                let unsynced_from = last_commit(file, region)?.map_or(0, |commit| commit.durable);
+                for lane in lanes.iter_mut().filter_map(|lane| lane.status.as_mut().ok()) {
+                    lane.unsynced_from = Some(unsynced_from);
+                }
+            }
+            _ => {}
         }
         Ok(Survey { state, region, lanes })
     }
@@ -481,7 +497,13 @@ impl Opening<'_> {
     }
 
     /// Holds the lanes against what lane 0 says of them; selected lanes that are not there are added.
-    fn hold_against(&self, directory: &[DirectoryEntry], lanes: &mut Vec<SegmentLane>) {
+    fn hold_against<S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+        state: &State,
+        directory: &[DirectoryEntry],
+        lanes: &mut Vec<SegmentLane>,
+    ) {
         let mut entries: HashMap<_, _> = directory
             .iter()
             .filter(|entry| self.selection.wants_scope(&entry.scope))
@@ -491,11 +513,23 @@ impl Opening<'_> {
             let vouched = entries
                 .remove(&lane.lane)
                 .filter(|entry| entry.scope == lane.scope && entry.period == lane.period);
-            let Ok(readable) = &lane.status else { continue };
-            let agrees = vouched.zip(readable.end.as_ref()).is_some_and(|(entry, end)| {
-                (entry.blocks, entry.records, entry.bytes, entry.end_hash)
-                    == (end.sequence.saturating_add(1), end.end.records, end.end.bytes, end.hash)
-            });
+            let Ok(readable) = &mut lane.status else { continue };
+            if let Some(broken) = readable.broken_end.take() {
+                lane.status = Err(broken.error);
+                continue;
+            }
+            let agrees = match (vouched, &readable.end) {
+                // What a crash cut short is vouched for up to its last block, and was counted by nobody.
+                (Some(entry), _) if *state == State::Recovered => {
+                    let last = readable.last_block(file);
+                    last.is_ok_and(|last| last == (entry.blocks, entry.end_hash))
+                }
+                (Some(entry), Some(end)) => {
+                    (entry.blocks, entry.records, entry.bytes, entry.end_hash)
+                        == (end.sequence.saturating_add(1), end.end.records, end.end.bytes, end.hash)
+                }
+                _ => false,
+            };
             if !agrees {
                 let what = "a lane is not what the segment's own lane says of it";
                 lane.status = Err(Error::new(Code::SegmentCorrupt, what).at(format!("lane {}", lane.lane)));
@@ -589,9 +623,7 @@ fn unlock_lane<S: Source>(
     let data_key = leaf.unwrap(segment_leaf, wrapped, &owner)?;
     let engine = domicile.engines(open.descriptor.suite).bulk;
     let opener = LaneOpener::new(&file.header, place.key.lane, &open, &data_key, engine)?;
-    let mut lane = ReadableLane { place, descriptor: open.descriptor, opener, lease, end: None };
-    lane.read_end(file)?;
-    Ok(lane)
+    ReadableLane::new(file, place, open.descriptor, opener, lease)
 }
 
 /// One refusal for several lanes.

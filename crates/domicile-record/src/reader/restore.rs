@@ -151,7 +151,7 @@ impl<S: Source> Segment<S> {
         Ok(())
     }
 
-    fn frame(&self, lane: &ReadableLane, kind: BlockKind) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn frame(&self, lane: &ReadableLane, kind: BlockKind) -> Result<Option<Vec<u8>>> {
         let Some(sequence) = frame_sequence(lane, kind) else { return Ok(None) };
         let mut body = Vec::new();
         let (header, encoded) = self.file.read_block(&lane.place, sequence, &mut body)?;

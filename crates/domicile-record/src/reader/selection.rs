@@ -76,7 +76,7 @@ impl Selection {
     /// Whether lanes were asked for by name: then one that cannot be read is a failure.
     #[must_use]
     pub fn names_lanes(&self) -> bool {
-        self.scopes.is_some() || self.tenant.is_some() || self.record_type.is_some()
+        self.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty()) || self.tenant.is_some() || self.record_type.is_some()
     }
 
     pub(crate) fn wants_scope(&self, scope: &Scope) -> bool {

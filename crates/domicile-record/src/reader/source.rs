@@ -61,3 +61,13 @@ impl<S: Source + ?Sized> Source for &S {
         (**self).read_at(at, into)
     }
 }
+
+impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(at, into)
+    }
+}

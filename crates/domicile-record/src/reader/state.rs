@@ -4,8 +4,8 @@ use std::fmt;
 
 use domicile::{Code, Error, Result};
 
-use super::lane::ReadableLane;
-use super::map::{SegmentFile, WalkedMap};
+use super::lane::{BrokenEnd, ReadableLane};
+use super::map::{Damage, SegmentFile, WalkedMap};
 use super::source::Source;
 use crate::format::{BlockKind, Commit, DirectoryEntry, Section};
 
@@ -144,7 +144,12 @@ fn ended(region: &ReadableLane) -> Result<Option<(State, Vec<DirectoryEntry>)>> 
 /// What a walk says of a segment without an end. A crash may damage whatever no finished sync covers;
 /// damage below the last ordinal that lane 0 says was on disk is no crash's work.
 fn open_ended<S: Source>(file: &SegmentFile<S>, region: &ReadableLane, walked: &WalkedMap) -> State {
-    let Some(damage) = walked.damage.or(walked.tail) else { return State::Unfinished };
+    let broken = match region.broken_end.as_ref().map(|broken| place_of(file, region, broken)).transpose() {
+        Ok(broken) => broken,
+        Err(error) => return State::corrupt(&error),
+    };
+    let first = [walked.damage, walked.tail, broken].into_iter().flatten().min_by_key(|damage| damage.at);
+    let Some(damage) = first else { return State::Unfinished };
     match last_commit(file, region) {
         Ok(commit) if commit.as_ref().is_some_and(|commit| damage.ordinal < commit.durable) => {
             State::Corrupt {
@@ -156,8 +161,16 @@ fn open_ended<S: Source>(file: &SegmentFile<S>, region: &ReadableLane, walked: &
     }
 }
 
+/// Where an end of lane 0 that does not verify stands.
+fn place_of<S: Source>(file: &SegmentFile<S>, region: &ReadableLane, broken: &BrokenEnd) -> Result<Damage> {
+    let mut body = Vec::new();
+    let (header, _) = file.read_block(&region.place, broken.sequence, &mut body)?;
+    let at = region.place.blocks.get(broken.sequence).unwrap_or(file.length);
+    Ok(Damage { at, bytes: header.block_bytes(), ordinal: header.ordinal })
+}
+
 /// The newest commit block of lane 0 that verifies.
-fn last_commit<S: Source>(file: &SegmentFile<S>, region: &ReadableLane) -> Result<Option<Commit>> {
+pub(crate) fn last_commit<S: Source>(file: &SegmentFile<S>, region: &ReadableLane) -> Result<Option<Commit>> {
     let mut body = Vec::new();
     for sequence in region.place.blocks.iter().rev() {
         let (header, encoded) = file.read_block(&region.place, sequence, &mut body)?;

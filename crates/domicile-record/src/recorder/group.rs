@@ -203,7 +203,8 @@ impl Group {
             for summary in ended {
                 if let Some(asks) = asks.upgrade() {
                     // Whoever takes it is there as long as the recorder is.
-                    let _ = asks.send(Ask::Ended(Box::new(summary.clone())));
+                    let (summary, compact) = (Box::new(summary.clone()), !closes);
+                    let _ = asks.send(Ask::Ended { summary, compact });
                 }
                 if closes {
                     self.state().ended.push(summary);

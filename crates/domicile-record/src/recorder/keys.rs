@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::Base;
-use super::disk::SegmentFile;
 use super::group::Group;
 use super::shard::{Ahead, Shard, Writer};
+use super::tend::{Task, is_hot};
+use crate::disk::FileSink;
 use crate::writer::{SegmentSummary, SegmentWriter};
 
 /// What is asked of the thread.
@@ -19,8 +20,8 @@ pub(super) enum Ask {
     Lane { shard: Arc<Shard>, slot: usize, period: Period, answer: oneshot::Sender<Result<()>> },
     /// The next segment of a region.
     Turn(Arc<Shard>),
-    /// The word of a segment's end in the audit chain.
-    Ended(Box<SegmentSummary>),
+    /// The word of a segment's end in the audit chain; whether it is written anew then.
+    Ended { summary: Box<SegmentSummary>, compact: bool },
     /// Where a scope is at home.
     Home { scope: domicile::Scope, answer: oneshot::Sender<Result<domicile::Place>> },
     /// An answer once everything that was asked for before is done.
@@ -28,7 +29,12 @@ pub(super) enum Ask {
 }
 
 /// Serves until nobody asks any longer.
-pub(super) fn run(base: &Arc<Base>, group: &Arc<Group>, mut asks: mpsc::UnboundedReceiver<Ask>) {
+pub(super) fn run(
+    base: &Arc<Base>,
+    group: &Arc<Group>,
+    tasks: &mpsc::UnboundedSender<Task>,
+    mut asks: mpsc::UnboundedReceiver<Ask>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -66,9 +72,15 @@ pub(super) fn run(base: &Arc<Base>, group: &Arc<Group>, mut asks: mpsc::Unbounde
                     let group = group.clone();
                     pending.spawn_local(async move { turn(&shard, &group).await });
                 }
-                Some(Ask::Ended(summary)) => {
-                    let base = base.clone();
-                    pending.spawn_local(async move { record(&base, &summary).await });
+                Some(Ask::Ended { summary, compact }) => {
+                    let (base, tasks) = (base.clone(), tasks.clone());
+                    pending.spawn_local(async move {
+                        record(&base, &summary).await;
+                        if compact && is_hot(&summary) {
+                            // Whoever takes it is there as long as the recorder is.
+                            let _ = tasks.send(Task::Compact(base.directory.join(summary.path())));
+                        }
+                    });
                 }
                 Some(Ask::Home { scope, answer }) => {
                     let base = base.clone();
@@ -201,9 +213,10 @@ async fn begin(shard: &Shard, group: &Group, generation: u64, ahead: Vec<Ahead>)
 
 async fn begun(shard: &Shard, ahead: Vec<Ahead>) -> Result<(Writer, Vec<(Ahead, crate::format::LaneNo)>)> {
     let base = &shard.base;
-    let open = |header: &crate::format::SegmentHeader| base.create_file(header).map(SegmentFile::new);
+    let open = |header: &crate::format::SegmentHeader| base.create_file(header).map(FileSink::new);
     let options = base.options.writer.clone();
     let mut writer = SegmentWriter::create_named(&base.domicile, shard.region(), open, options).await?;
+    writer.sync_opening()?;
     let mut lanes = Vec::with_capacity(ahead.len());
     for ahead in ahead {
         let (descriptor, preamble) = shard.state().descriptor(ahead.slot, ahead.period, base)?;

@@ -1,11 +1,11 @@
 //! Recorders: records of thousands of scopes, appended by many callers, made durable together.
 
-mod disk;
 mod feed;
 mod group;
 mod keys;
 mod lane;
 mod shard;
+mod tend;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,18 +15,20 @@ use std::time::Duration;
 
 use domicile::event_window::EventWindow;
 use domicile::{Code, Domicile, Error, Place, Region, Result, Scope, Time};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-pub use disk::{Disk, DiskFile, LocalDisk};
 pub use feed::Feed;
 pub use lane::RecorderLane;
 
+use crate::disk::{Disk, DiskFile, LocalDisk};
 use crate::format::{Commit, SegmentHeader};
 use crate::framing::Framing;
-use crate::writer::{SegmentSummary, WriterOptions, path_of};
+use crate::recover::Recovery;
+use crate::writer::{SegmentSummary, WriterOptions};
 use group::{End, Group, Progress};
 use keys::Ask;
 use shard::{Shard, ShardState};
+use tend::{Recovered, Task};
 
 /// How a recorder writes.
 #[derive(Debug, Clone)]
@@ -46,6 +48,9 @@ pub struct RecorderOptions {
     pub segment_lanes: usize,
     /// How far from now event times may lie.
     pub event_window: EventWindow,
+    /// Whether segments that another one followed, and those that a crash left, are written anew behind the recorder: lane by
+    /// lane, in full blocks. They are retired then, and removed. True.
+    pub compact: bool,
 }
 
 impl Default for RecorderOptions {
@@ -58,6 +63,7 @@ impl Default for RecorderOptions {
             segment_age: Duration::from_secs(15 * 60),
             segment_lanes: 1 << 16,
             event_window: EventWindow::default(),
+            compact: true,
         }
     }
 }
@@ -94,8 +100,9 @@ pub struct Receipt {
 
 /// Writes records of many scopes into segments below a directory: `<region>/<yyyy-mm-dd>/<segment id>.dseg`.
 ///
-/// Cheap to clone; clones are one recorder, for any number of threads and tasks, on any runtime or none. It has two threads
-/// of its own: one that makes durable what was appended, and one that gets keys. A key that is not to be had delays no
+/// Cheap to clone; clones are one recorder, for any number of threads and tasks, on any runtime or none. It has threads
+/// of its own: one makes durable what was appended, one gets keys, and one closes what earlier recorders left in the directory
+/// ([`recovered`](Self::recovered)) and compacts what is rolled over. A key that is not to be had delays no
 /// other scope.
 ///
 /// *Appended* is a record once [`append`](RecorderLane::append) has returned: it will be written. *Safe* it is once a
@@ -130,7 +137,9 @@ struct Shared {
     base: Arc<Base>,
     group: Arc<Group>,
     asks: mpsc::UnboundedSender<Ask>,
+    tasks: mpsc::UnboundedSender<Task>,
     shards: Mutex<BTreeMap<Region, Arc<Shard>>>,
+    recovered: watch::Receiver<Option<Arc<Recovered>>>,
 }
 
 impl Drop for Shared {
@@ -185,18 +194,42 @@ impl Recorder {
     ) -> Result<Self> {
         let base = Base { domicile: domicile.clone(), directory: directory.to_owned(), disk, options };
         base.create_directory(directory)?;
+        // Before a segment is begun, so that none of its own is among them.
+        let found = tend::found(&base);
         let (base, group) = (Arc::new(base), Arc::new(Group::new()));
         let (asks, asked) = mpsc::unbounded_channel();
+        let (tasks, tasked) = mpsc::unbounded_channel();
         let weak = asks.downgrade();
         {
             let (base, group) = (base.clone(), group.clone());
-            start("domicile-keys", move || keys::run(&base, &group, asked))?;
+            let tasks = tasks.clone();
+            start("domicile-keys", move || keys::run(&base, &group, &tasks, asked))?;
         }
         {
             let (base, group) = (base.clone(), group.clone());
             start("domicile-commit", move || group.run(&base, &weak))?;
         }
-        Ok(Self { shared: Arc::new(Shared { base, group, asks, shards: Mutex::default() }) })
+        let (done, recovered) = watch::channel(None);
+        {
+            let base = base.clone();
+            start("domicile-tend", move || tend::run(&base, &found, &done, tasked))?;
+        }
+        Ok(Self {
+            shared: Arc::new(Shared { base, group, asks, tasks, shards: Mutex::default(), recovered }),
+        })
+    }
+
+    /// What became of the segments below its directory that had no end when the recorder began: each is closed behind the
+    /// recorder, which writes meanwhile. This waits until all are. Those that somebody else writes are left alone.
+    ///
+    /// A recovery gives back what [`commit_with`](Self::commit_with) kept: a queue is read on from there.
+    pub async fn recovered(&self) -> Arc<Vec<(PathBuf, Result<Recovery>)>> {
+        let mut recovered = self.shared.recovered.clone();
+        match recovered.wait_for(Option::is_some).await {
+            Ok(done) => done.clone().unwrap_or_default(),
+            // The thread is gone without a word: it found nothing that it could speak of.
+            Err(_) => Arc::default(),
+        }
     }
 
     /// The time, by the clock of its keys.
@@ -315,7 +348,8 @@ impl Recorder {
         self.shared.group.resume();
     }
 
-    /// Makes everything durable and ends the segments, which are whole then. Clones and lanes take nothing more.
+    /// Makes everything durable and ends the segments, which are whole then; waits for what is compacted. Clones and lanes take
+    /// nothing more.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
@@ -325,6 +359,9 @@ impl Recorder {
         let seen = *progress.wait_for(|progress| progress.over).await.map_err(|_| gone())?;
         let (answer, answered) = oneshot::channel();
         self.shared.ask(Ask::Flush(answer))?;
+        answered.await.map_err(|_| gone())?;
+        let (answer, answered) = oneshot::channel();
+        self.shared.tasks.send(Task::Flush(answer)).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?;
         match seen.lost {
             Some(receipt) => Err(group::lost(receipt)),
@@ -359,7 +396,7 @@ impl Base {
 
     /// Begins the file of a segment, in directories that are made if they are not there.
     fn create_file(&self, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
-        let path = self.directory.join(path_of(&header.place.region, header.created, header.id));
+        let path = self.directory.join(header.path());
         let above: Vec<_> = path.ancestors().skip(1).take(2).collect();
         for directory in above.into_iter().rev() {
             self.create_directory(directory)?;

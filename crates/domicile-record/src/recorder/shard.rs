@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domicile::{Code, Error, Period, Place, Region, Result, Scope, Time};
 
-use super::disk::SegmentFile;
 use super::{Base, LaneOptions};
+use crate::disk::FileSink;
 use crate::format::{Contents, Descriptor, LaneNo};
 use crate::writer::{LaneKeys, SegmentWriter, Stamp};
 
-pub(super) type Writer = SegmentWriter<SegmentFile>;
+pub(super) type Writer = SegmentWriter<FileSink>;
 
 /// One region's segments, one after the other.
 #[derive(Debug)]

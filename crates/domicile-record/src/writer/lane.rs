@@ -9,7 +9,11 @@ use domicile::{Code, Error, Period, Result};
 use super::index::IndexBuilder;
 use super::output::{Output, Sink};
 use crate::block_buffer::BlockBuffer;
-use crate::format::{Arrivals, BlockFlags, BlockKind, Contents, DataSummary, LaneKey, LaneNo, TimeSpan};
+use crate::format::{
+    Arrivals, BlockFlags, BlockHeader, BlockKind, Contents, DataSummary, DirectoryEntry, LaneEnd, LaneKey,
+    LaneNo, Section, TimeSpan,
+};
+use crate::running_hash::end_hash;
 use crate::seal::LaneSealer;
 
 /// When a record happened, and in which order it came, where its lane keeps them.
@@ -67,6 +71,8 @@ pub(super) struct Lane {
     pub(super) inside_record: bool,
     /// How far the long record is.
     pub(super) long: LongRecord,
+    /// What lane 0 vouches for, once the lane has its end.
+    pub(super) ended: Option<DirectoryEntry>,
 }
 
 /// How far the long record of a lane is.
@@ -221,6 +227,8 @@ pub(super) struct FullBlock {
     pub(super) block: OpenBlock,
     /// Its record goes on in the next block.
     pub(super) continues: bool,
+    /// When its records were sealed first, where that was before.
+    sealed_at: Option<i64>,
 }
 
 impl Lane {
@@ -266,11 +274,16 @@ impl Lane {
     }
 
     /// Takes the open block out, to be sealed with others.
-    pub(super) fn take_open_block(&mut self, lane: usize, continues: bool) -> FullBlock {
+    pub(super) fn take_open_block(
+        &mut self,
+        lane: usize,
+        continues: bool,
+        sealed_at: Option<i64>,
+    ) -> FullBlock {
         let block = std::mem::take(&mut self.open);
         self.waiting_blocks += 1;
         self.waiting_bytes += self.cost(0) * block.ends.len() + block.record_bytes();
-        FullBlock { lane, block, continues }
+        FullBlock { lane, block, continues, sealed_at }
     }
 
     /// Seals a block that waited and writes it; gives its memory back.
@@ -281,7 +294,7 @@ impl Lane {
         nonce: Nonce,
         now: i64,
     ) -> Result<OpenBlock> {
-        let FullBlock { mut block, continues, .. } = full;
+        let FullBlock { mut block, continues, sealed_at, .. } = full;
         self.waiting_blocks -= 1;
         self.waiting_bytes -= self.cost(0) * block.ends.len() + block.record_bytes();
         // A piece is not a record of its own, and its number is the record's.
@@ -294,7 +307,7 @@ impl Lane {
             count: u32::try_from(block.ends.len()).unwrap_or(u32::MAX),
             first_record: self.totals.records,
             has_times: self.contents.event_times,
-            span: spans.reduce(TimeSpan::with).unwrap_or(TimeSpan::at(now)),
+            span: spans.reduce(TimeSpan::with).unwrap_or(TimeSpan::at(sealed_at.unwrap_or(now))),
             arrivals,
         };
         let record_bytes = block.record_bytes() as u64;
@@ -317,6 +330,40 @@ impl Lane {
         self.inside_record = continues;
         block.clear();
         Ok(block)
+    }
+
+    /// Seals the postamble, if there is one, and the lane's end; nothing comes behind that.
+    pub(super) fn end<S: Sink>(
+        &mut self,
+        output: &mut Output<S>,
+        nonces: impl IntoIterator<Item = Nonce>,
+    ) -> Result<()> {
+        let mut nonces = nonces.into_iter();
+        let (Some(first), Some(second)) = (nonces.next(), nonces.next()) else {
+            return Err(Error::new(Code::RandomUnavailable, "a lane has no nonces"));
+        };
+        let postamble = std::mem::take(&mut self.postamble);
+        if !postamble.is_empty() {
+            self.seal_block(output, BlockKind::Postamble, first, &postamble)?;
+        }
+        let Totals { data_blocks, records, bytes } = self.totals;
+        let entries = std::mem::take(&mut self.index).into_entries();
+        let sections = if entries.is_empty() { vec![] } else { vec![Section::Index(entries)] };
+        let end = LaneEnd { data_blocks, records, bytes, section_blocks: 0, sections };
+        let payload = end.encode().map_err(super::does_not_fit)?;
+        let (block, tag) = self.seal_block(output, BlockKind::LaneEnd, second, &payload)?;
+        let header = block.block().first_chunk::<{ BlockHeader::BYTES }>();
+        self.ended = Some(DirectoryEntry {
+            lane: self.key.lane,
+            scope: self.key.scope.clone(),
+            period: self.period,
+            blocks: self.sealer.next_sequence(),
+            records,
+            bytes,
+            end_hash: header.map_or([0; 32], |header| end_hash(header, &tag)),
+        });
+        self.takes = Kept::NOTHING;
+        Ok(())
     }
 
     /// Seals a payload of another kind and writes it; returns the block as it was written.

@@ -4,8 +4,7 @@ mod index;
 mod lane;
 mod output;
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use domicile::audit::{Event, EventKind};
@@ -21,11 +20,11 @@ pub use lane::Stamp;
 pub use output::Sink;
 
 use crate::format::{
-    BlockHeader, BlockKind, Commit, Contents, Descriptor, DirectoryEntry, Footer, LaneEnd, LaneKey, LaneNo,
-    Limits, Origin, PAYLOAD_BYTES_MAX, Section, Sections, SegmentHeader, SegmentId, Summary,
+    BlockKind, Commit, Contents, Descriptor, DirectoryEntry, Footer, LaneKey, LaneNo, Limits, Origin,
+    PAYLOAD_BYTES_MAX, SegmentHeader, SegmentId, path_of,
 };
 use crate::lane_key;
-use crate::running_hash::end_hash;
+use crate::region_end::RegionEnd;
 use crate::seal::LaneSealer;
 use index::IndexBuilder;
 use lane::{FullBlock, Lane, LongRecord, OpenBlock, SpareBlocks, Totals};
@@ -77,6 +76,8 @@ pub struct SegmentWriter<S: Sink> {
     /// Blocks that are sealed in the next pass.
     full: Vec<FullBlock>,
     spare: SpareBlocks,
+    /// When what is sealed from now on was sealed first, where that was before.
+    sealed_at: Option<i64>,
     failed: bool,
 }
 
@@ -168,6 +169,17 @@ impl<S: Sink> SegmentWriter<S> {
         sink: impl FnOnce(&SegmentHeader) -> Result<S>,
         options: WriterOptions,
     ) -> Result<Self> {
+        Self::create_replacing(domicile, region, sink, options, Vec::new()).await
+    }
+
+    /// The same, of a segment that takes the place of others once it is whole.
+    pub(crate) async fn create_replacing(
+        domicile: &Domicile,
+        region: &Region,
+        sink: impl FnOnce(&SegmentHeader) -> Result<S>,
+        options: WriterOptions,
+        replaces: Vec<SegmentId>,
+    ) -> Result<Self> {
         let created = domicile.now();
         let period = domicile.period(&RecordType::SEGMENT, created)?;
         let permit = domicile.permit_region(region, Action::Seal).await?;
@@ -180,7 +192,7 @@ impl<S: Sink> SegmentWriter<S> {
         let engine = domicile.engines(options.suite).bulk;
         let hand = Hand::Home { domicile: domicile.clone(), segment_leaf };
         let sink = sink(&header)?;
-        Self::begin(hand, header, engine, period, sink, options).await
+        Self::begin(hand, header, engine, period, sink, options, replaces).await
     }
 
     /// Begins a segment of a post's home, on a host that has none of the home's keys. The home must
@@ -198,7 +210,7 @@ impl<S: Sink> SegmentWriter<S> {
             SegmentHeader { suite: options.suite, id, place, created, origin: Origin::Post, edition: 0 };
         let engine = Engines::measured(options.suite).bulk;
         let hand = Hand::Post { keys: post.begin(&header.fixed())?, post: post.clone() };
-        Self::begin(hand, header, engine, period, sink, options).await
+        Self::begin(hand, header, engine, period, sink, options, Vec::new()).await
     }
 
     async fn begin(
@@ -208,6 +220,7 @@ impl<S: Sink> SegmentWriter<S> {
         period: Period,
         sink: S,
         options: WriterOptions,
+        replaces: Vec<SegmentId>,
     ) -> Result<Self> {
         let options = WriterOptions {
             block_bytes: options.block_bytes.clamp(1, WriterOptions::BLOCK_BYTES_MAX),
@@ -229,9 +242,11 @@ impl<S: Sink> SegmentWriter<S> {
             open_bytes: 0,
             full: Vec::with_capacity(PASS_BLOCKS),
             spare: SpareBlocks::default(),
+            sealed_at: None,
             failed: false,
         };
-        let descriptor = Descriptor::new(Scope::of_region(), period, writer.options.suite);
+        let of_region = Descriptor::new(Scope::of_region(), period, writer.options.suite);
+        let descriptor = Descriptor { replaces, ..of_region };
         writer.add_lane(descriptor, &[]).await?;
         Ok(writer)
     }
@@ -391,6 +406,25 @@ impl<S: Sink> SegmentWriter<S> {
         stopped
     }
 
+    /// What is appended from now on was sealed before, at this time: lanes that keep no event times are selected by it.
+    pub(crate) fn was_sealed_at(&mut self, micros: i64) {
+        self.sealed_at = Some(micros);
+    }
+
+    /// Ends a lane that takes nothing more, right behind its blocks, so that it lies in one piece and takes no memory but for
+    /// the places of its blocks.
+    pub(crate) fn end_lane(&mut self, lane: LaneNo) -> Result<()> {
+        self.check()?;
+        let index = self.index_of(lane)?;
+        self.guarded(|writer| {
+            writer.queue_what_is_open(index)?;
+            writer.seal_pass()?;
+            let nonces = Nonces::draw(&**writer.hand.randomness(), 2)?;
+            let Some(slot) = writer.lanes.get_mut(index) else { return Err(no_such_lane(lane)) };
+            slot.end(&mut writer.output, nonces)
+        })
+    }
+
     /// Seals what is open, and returns once everything appended so far is on disk. `caller`, at most 256
     /// octets, is kept with it and given back by recovery: a queue's offset, say.
     ///
@@ -414,6 +448,12 @@ impl<S: Sink> SegmentWriter<S> {
             writer.output.flush()?;
             Ok(writer.output.ordinal())
         })
+    }
+
+    /// Makes the opening of lane 0 durable, before anything else is written: whatever a crash damages later, the segment can
+    /// be told from one in which nothing was ever safe.
+    pub(crate) fn sync_opening(&mut self) -> Result<()> {
+        self.guarded(|writer| writer.output.sync())
     }
 
     /// What was written below this ordinal is durable.
@@ -553,6 +593,7 @@ impl<S: Sink> SegmentWriter<S> {
                 index: IndexBuilder::default(),
                 open: OpenBlock::default(),
                 inside_record: false,
+                ended: None,
             };
             if !preamble.is_empty() {
                 let nonce = Nonces::one(&**writer.hand.randomness())?;
@@ -656,10 +697,10 @@ impl<S: Sink> SegmentWriter<S> {
 
     fn index_of(&self, lane: LaneNo) -> Result<usize> {
         let index = lane.0 as usize;
-        if lane == LaneNo::REGION || index >= self.lanes.len() {
-            return Err(no_such_lane(lane));
+        match self.lanes.get(index) {
+            Some(slot) if lane != LaneNo::REGION && slot.ended.is_none() => Ok(index),
+            _ => Err(no_such_lane(lane)),
         }
-        Ok(index)
     }
 
     /// Spends the writer if `step` fails.
@@ -675,7 +716,7 @@ impl<S: Sink> SegmentWriter<S> {
     fn queue_block(&mut self, index: usize, continues: bool) -> Result<()> {
         if let Some(slot) = self.lanes.get_mut(index) {
             self.open_bytes -= slot.open_memory().min(self.open_bytes);
-            self.full.push(slot.take_open_block(index, continues));
+            self.full.push(slot.take_open_block(index, continues, self.sealed_at));
         }
         if self.full.len() < PASS_BLOCKS { Ok(()) } else { self.seal_pass() }
     }
@@ -761,7 +802,11 @@ impl<S: Sink> SegmentWriter<S> {
             writer.seal_all()?;
             let directory = writer.end_lanes()?;
             writer.write_commit(&[])?;
+            // Each is on disk before the next is written: where lane 0 has an end, what it vouches for is there, and where there
+            // is a footer, everything is, whatever a crash does between two of them.
+            writer.output.sync()?;
             let summary = writer.end_region_lane(directory)?;
+            writer.output.sync()?;
             writer.write_footer()?;
             writer.output.sync()?;
             Ok(SegmentSummary { file_bytes: writer.output.at(), ..summary })
@@ -769,63 +814,35 @@ impl<S: Sink> SegmentWriter<S> {
     }
 
     /// Ends every lane but lane 0; returns what lane 0 shall vouch for.
-    fn end_lanes(&mut self) -> Result<VecDeque<DirectoryEntry>> {
-        let mut directory = VecDeque::with_capacity(self.lanes.len());
-        let nonces = Nonces::draw(&**self.hand.randomness(), 2 * self.lanes.len())?;
+    fn end_lanes(&mut self) -> Result<Vec<DirectoryEntry>> {
+        let mut directory = Vec::with_capacity(self.lanes.len());
+        let open = self.lanes.iter().skip(1).filter(|lane| lane.ended.is_none()).count();
+        let nonces = Nonces::draw(&**self.hand.randomness(), 2 * open)?;
         let mut nonces = nonces.into_iter();
         for lane in self.lanes.iter_mut().skip(1) {
-            let (Some(first), Some(second)) = (nonces.next(), nonces.next()) else {
-                return Err(Error::new(Code::RandomUnavailable, "a lane has no nonces"));
-            };
-            if !lane.postamble.is_empty() {
-                let postamble = std::mem::take(&mut lane.postamble);
-                lane.seal_block(&mut self.output, BlockKind::Postamble, first, &postamble)?;
+            if lane.ended.is_none() {
+                lane.end(&mut self.output, nonces.by_ref().take(2))?;
             }
-            let Totals { data_blocks, records, bytes } = lane.totals;
-            let entries = std::mem::take(&mut lane.index).into_entries();
-            let sections = if entries.is_empty() { vec![] } else { vec![Section::Index(entries)] };
-            let end = LaneEnd { data_blocks, records, bytes, section_blocks: 0, sections };
-            let payload = end.encode().map_err(does_not_fit)?;
-            let (block, tag) = lane.seal_block(&mut self.output, BlockKind::LaneEnd, second, &payload)?;
-            let header = block.block().first_chunk::<{ BlockHeader::BYTES }>();
-            directory.push_back(DirectoryEntry {
-                lane: lane.key.lane,
-                scope: lane.key.scope.clone(),
-                period: lane.period,
-                blocks: lane.sealer.next_sequence(),
-                records,
-                bytes,
-                end_hash: header.map_or([0; 32], |header| end_hash(header, &tag)),
-            });
+            directory.extend(lane.ended.take());
         }
         Ok(directory)
     }
 
     /// Ends lane 0: the directory, in section blocks where it is long, and the summary.
-    fn end_region_lane(&mut self, mut directory: VecDeque<DirectoryEntry>) -> Result<SegmentSummary> {
-        /// About 700 KiB of entries.
-        const ENTRIES_PER_BLOCK: usize = 4096;
-        let sum = |of: fn(&DirectoryEntry) -> u64| directory.iter().map(of).sum::<u64>();
-        let (records, bytes) = (sum(|entry| entry.records), sum(|entry| entry.bytes));
-        let lanes = u32::try_from(directory.len()).unwrap_or(u32::MAX);
+    fn end_region_lane(&mut self, directory: Vec<DirectoryEntry>) -> Result<SegmentSummary> {
+        let mut end = RegionEnd::of(directory);
+        let (lanes, records, bytes) = (end.lanes, end.records, end.bytes);
         let randomness = self.hand.randomness().clone();
         let Some(region) = self.lanes.first_mut() else { return Err(no_such_lane(LaneNo::REGION)) };
-
-        let mut section_blocks = 0;
-        while directory.len() > ENTRIES_PER_BLOCK {
-            let part = directory.drain(..ENTRIES_PER_BLOCK).collect();
-            let payload = Sections(vec![Section::Directory(part)]).encode().map_err(does_not_fit)?;
+        for payload in end.sections().map_err(does_not_fit)? {
             region.seal_block(&mut self.output, BlockKind::Section, Nonces::one(&*randomness)?, &payload)?;
-            section_blocks += 1;
         }
         let (blocks, digest) = (self.output.ordinal(), self.output.running_hash());
-        let summary = Summary { recovered: false, lanes, blocks, records, bytes, running_hash: digest };
-        let mut sections = vec![Section::Directory(directory.into()), Section::Summary(summary)];
-        if let Hand::Post { keys, .. } = &self.hand {
-            sections.push(Section::PostEnd(keys.seal_of_end(blocks, &digest)));
-        }
-        let end = LaneEnd { data_blocks: 0, records: 0, bytes: 0, section_blocks, sections };
-        let payload = end.encode().map_err(does_not_fit)?;
+        let post = match &self.hand {
+            Hand::Post { keys, .. } => Some(keys.seal_of_end(blocks, &digest)),
+            Hand::Home { .. } => None,
+        };
+        let payload = end.end(false, blocks, digest, post).map_err(does_not_fit)?;
         region.seal_block(&mut self.output, BlockKind::LaneEnd, Nonces::one(&*randomness)?, &payload)?;
         Ok(SegmentSummary {
             id: self.header.id,
@@ -862,13 +879,6 @@ impl<S: Sink> std::fmt::Debug for SegmentWriter<S> {
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
-}
-
-/// Where a segment stands below a directory of segments: `<region>/<yyyy-mm-dd>/<segment id>.dseg`, never a tenant.
-pub(crate) fn path_of(region: &Region, created: Time, id: SegmentId) -> PathBuf {
-    let created = created.to_string();
-    let day = created.get(..10).unwrap_or(&created);
-    Path::new(region.as_str()).join(day).join(format!("{id}.dseg"))
 }
 
 /// Who gets keys for lanes: asked without the writer, which goes on meanwhile.

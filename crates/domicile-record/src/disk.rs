@@ -1,15 +1,17 @@
-//! Where a recorder writes: what it asks of a file system, and no more. Tests put a disk in its place that loses, tears and
+//! Where recorders write and recovery works: what they ask of a file system, and no more. Tests put a disk in its place that loses, tears and
 //! reorders what was not synced.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use domicile::files::{make_directory, refuse_foreign_link, sync_directory};
+use domicile::files::{is_over_a_network, make_directory, refuse_foreign_link, sync_directory};
 
+use crate::reader::Source;
 use crate::writer::Sink;
 
 /// A file system, as far as a recorder needs one.
@@ -25,6 +27,31 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// # Errors
     /// Those of the file system.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// The names in a directory, in no order.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Opens a file for reading and keeps everybody else from taking it as long as it is open; none if somebody writes to
+    /// it, or has taken it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn take(&self, path: &Path) -> io::Result<Option<Arc<dyn Source + Send + Sync>>>;
+
+    /// Gives a file another name in the same directory, in place of what has that name. It is durable when this returns.
+    ///
+    /// # Errors
+    /// Those of the file system; the name stands for what it stood for before, or a crash may take it back.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Takes a file away. It is durable when this returns.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// A file that grows at its end alone.
@@ -60,11 +87,48 @@ impl Disk for LocalDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).create_new(true).mode(SEGMENT_MODE).open(path)?;
-        // Whoever looks for what a crash left leaves it alone.
+        // Under another name until it is locked: whoever looks for what a crash left must not take it before.
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let file = OpenOptions::new().append(true).create_new(true).mode(SEGMENT_MODE).open(&part)?;
+        if is_over_a_network(&file)? {
+            let what = "a file system over a network does not keep what a recorder promises";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
         file.try_lock().map_err(io::Error::from)?;
+        fs::rename(&part, path)?;
         sync_directory(path)?;
         Ok(Arc::new(LocalFile(file)))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+    }
+
+    fn take(&self, path: &Path) -> io::Result<Option<Arc<dyn Source + Send + Sync>>> {
+        loop {
+            let file = File::open(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Between the two, another may have put a new file in its place.
+            let (locked, named) = (file.metadata()?, fs::metadata(path)?);
+            if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
+                return Ok(Some(Arc::new(file)));
+            }
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        sync_directory(to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)?;
+        sync_directory(path)
     }
 }
 
@@ -84,25 +148,25 @@ impl DiskFile for LocalFile {
 /// What blocks are gathered to before they are written: many lanes seal small ones.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// The file of a segment that is written. It has others sync what was written while it is written on.
+/// A file that a segment is written to. It has others sync what was written while it is written on.
 #[derive(Debug)]
-pub(super) struct SegmentFile {
+pub(crate) struct FileSink {
     file: Arc<dyn DiskFile>,
     buffer: Vec<u8>,
 }
 
-impl SegmentFile {
-    pub(super) fn new(file: Arc<dyn DiskFile>) -> Self {
+impl FileSink {
+    pub(crate) fn new(file: Arc<dyn DiskFile>) -> Self {
         Self { file, buffer: Vec::with_capacity(BUFFER_BYTES) }
     }
 
     /// The file, to be synced while it is written on.
-    pub(super) fn file(&self) -> Arc<dyn DiskFile> {
+    pub(crate) fn file(&self) -> Arc<dyn DiskFile> {
         self.file.clone()
     }
 }
 
-impl Write for SegmentFile {
+impl Write for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.flush()?;
@@ -125,7 +189,7 @@ impl Write for SegmentFile {
     }
 }
 
-impl Sink for SegmentFile {
+impl Sink for FileSink {
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
     }

@@ -1,0 +1,56 @@
+//! Which segments another one replaces: a reader of several leaves them out, so that no record is seen twice.
+
+use std::collections::BTreeSet;
+
+use domicile::{Action, Domicile, Request, Result, Scope};
+
+use super::{Opening, SegmentFile, Selection, Source, read_lane_open};
+use crate::format::SegmentId;
+
+/// The segments that this one replaces: what its lane 0 says, once that is opened and vouches for the whole of it. No key is
+/// asked for where it names none.
+///
+/// # Errors
+/// Those of [`Segment::open_source`](super::Segment::open_source).
+pub async fn replaced_by<S: Source>(
+    domicile: &Domicile,
+    source: S,
+    request: impl Into<Request>,
+) -> Result<Vec<SegmentId>> {
+    let file = SegmentFile::open(source)?;
+    let places = file.lanes_of(&Scope::of_region())?;
+    let names = |place| read_lane_open(&file, place).is_ok_and(|open| !open.descriptor.replaces.is_empty());
+    if !places.iter().any(names) {
+        return Ok(Vec::new());
+    }
+    // Lane 0 alone.
+    let action = Action::Open(request.into());
+    let opening = Opening { domicile, action, selection: Selection::scopes(&[]) };
+    let segment = opening.open_file(file).await?;
+    match segment.region {
+        Some(region) if segment.state.is_whole() => Ok(region.descriptor.replaces),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The segments that others among these replace. What is no segment, or cannot be opened, replaces nothing.
+///
+/// # Errors
+/// What keeps the keys of one that names others from being had: nobody knows then which to leave out.
+pub async fn replaced_among<S: Source>(
+    domicile: &Domicile,
+    sources: impl IntoIterator<Item = S>,
+    request: impl Into<Request>,
+) -> Result<BTreeSet<SegmentId>> {
+    let request = request.into();
+    let mut replaced = BTreeSet::new();
+    for source in sources {
+        match replaced_by(domicile, source, request.clone()).await {
+            Ok(others) => replaced.extend(others),
+            Err(error) if error.class() == domicile::Class::KeyService => return Err(error),
+            // Whoever reads it is told.
+            Err(_) => {}
+        }
+    }
+    Ok(replaced)
+}
