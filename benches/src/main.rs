@@ -1,5 +1,5 @@
 //! Floor, ideal and this library over the same records, interleaved in one run; with `keys`, the key
-//! hierarchy; with `commit`, the commit path.
+//! hierarchy; with `commit`, the commit path; with `records`, single sealed records.
 //!
 //! Ratios are the result; absolute figures are notes. What each case does stands with it; all of them
 //! move the same records, and say so: a case that saw other octets fails the run.
@@ -16,6 +16,7 @@ mod commit;
 mod ideal;
 mod keys;
 mod machine;
+mod records;
 mod rounds;
 mod segment;
 mod table;
@@ -59,13 +60,16 @@ fn main() {
     if let Some(("commit", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return commit::run(rest);
     }
+    if let Some(("records", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return records::run(rest);
+    }
     let quick = arguments.first().is_some_and(|first| first == "--quick");
     // For a profile: one engine alone.
     let only = match &arguments[usize::from(quick)..] {
         [] => "",
         [engine] if Engine::available().iter().any(|known| known.as_str() == engine) => engine,
         _ => {
-            eprintln!("usage: scripts/bench [keys|commit] [--quick] [ENGINE | SECTION]");
+            eprintln!("usage: scripts/bench [keys|commit|records] [--quick] [ENGINE | SECTION]");
             std::process::exit(2);
         }
     };

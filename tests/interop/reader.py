@@ -237,6 +237,7 @@ class Place:
             database = sqlite3.connect(uri + "&immutable=1", uri=True)
         rows = [Row(*row) for row in database.execute(f"SELECT {', '.join(Row._fields)} FROM keys")]
         self.tenant_rows = {row.name: row for row in rows if row.kind == 2}
+        self.day_rows = {row.name: row for row in rows if row.kind == 4}
         self.branch_rows = {(row.region, row.period, row.version): row for row in rows
                             if row.kind == 1 and (row.tenant, row.record_type) == ("_region", "segment")}
         # KEY-16 to KEY-18

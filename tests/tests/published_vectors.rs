@@ -125,18 +125,84 @@ fn hmac_sha256_of_wycheproof() {
     assert_eq!((valid, invalid), (54, 108));
 }
 
+/// C2SP's vectors of XAES-256-GCM.
+fn c2sp() -> Value {
+    let path = repository().join("tests/vectors/c2sp/xaes-256-gcm.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Seals by a derived key of one engine, as sealed records are (REC-4), and opens again.
+fn sealed_by(engine: Engine, key: &[u8; 32], nonce: &[u8; 24], aad: &[u8], plain: &[u8]) -> Vec<u8> {
+    let (selector, nonce) = nonce.split_at(12);
+    let (selector, nonce) = (selector.try_into().unwrap(), nonce.try_into().unwrap());
+    let derived = danger::xaes_key(key).derive(&selector, engine).unwrap();
+    let mut sealed = plain.to_vec();
+    let tag = derived.seal(danger::nonce(nonce), aad, &mut sealed).unwrap();
+    let mut opened = sealed.clone();
+    derived.open(&nonce, aad, &mut opened, &tag).unwrap();
+    assert_eq!(opened, plain, "{engine}");
+    sealed.extend_from_slice(&tag);
+    sealed
+}
+
 #[test]
 fn xaes_256_gcm_of_c2sp() {
     use xaes_256_gcm::Xaes256Gcm;
     use xaes_256_gcm::aead::{Aead, KeyInit, Payload};
-    for (key, aad, expected) in [
-        (1, "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"),
-        (3, "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"),
-    ] {
-        let cipher = Xaes256Gcm::new(&[key; 32].into());
-        let nonce = (*b"ABCDEFGHIJKLMNOPQRSTUVWX").into();
-        let payload = Payload { msg: b"XAES-256-GCM", aad: aad.as_bytes() };
-        assert_eq!(hex(&cipher.encrypt(&nonce, payload).unwrap()), expected);
+    let vectors = c2sp();
+    let tests = vectors["tests"].as_array().unwrap();
+    assert_eq!(tests.len(), 2);
+    for test in tests {
+        let key: [u8; 32] = octets(test, "key").try_into().unwrap();
+        let nonce: [u8; 24] = octets(test, "nonce").try_into().unwrap();
+        let (aad, plain) = (octets(test, "aad"), octets(test, "plaintext"));
+        let expected = test["ciphertext"].as_str().unwrap();
+        // What wraps keys, and what seals records.
+        let payload = Payload { msg: &plain, aad: &aad };
+        let whole = Xaes256Gcm::new(&key.into()).encrypt(&nonce.into(), payload).unwrap();
+        assert_eq!(hex(&whole), expected);
+        for engine in Engine::available() {
+            assert_eq!(hex(&sealed_by(engine, &key, &nonce, &aad, &plain)), expected, "{engine}");
+            // The derived key itself, which nobody sees, by what it seals.
+            let said = octets(test, "derived").try_into().unwrap();
+            let said = danger::content_key(Suite::Aes256Gcm, engine, &said).unwrap();
+            let mut sealed = plain.clone();
+            let tag = said.seal(danger::nonce(nonce[12..].try_into().unwrap()), &aad, &mut sealed).unwrap();
+            assert_eq!(hex(&[&sealed[..], &tag].concat()), expected, "{engine}");
+        }
+    }
+}
+
+/// Ten thousand random cases through every engine, and a million in the long form: one hash over all ciphertexts.
+#[test]
+fn xaes_256_gcm_of_c2sp_accumulated() {
+    use shake::{ExtendableOutput, Shake128, Update, XofReader};
+    for accumulated in c2sp()["accumulated"].as_array().unwrap() {
+        let iterations = accumulated["iterations"].as_u64().unwrap();
+        if iterations > 10_000 && !domicile_tests::long_form() {
+            continue;
+        }
+        for engine in Engine::available() {
+            let mut random = Shake128::default().finalize_xof();
+            let mut hash = Shake128::default();
+            for _ in 0..iterations {
+                let (mut key, mut nonce) = ([0; 32], [0; 24]);
+                random.read(&mut key);
+                random.read(&mut nonce);
+                let mut text = || {
+                    let mut length = [0];
+                    random.read(&mut length);
+                    let mut text = vec![0; usize::from(length[0])];
+                    random.read(&mut text);
+                    text
+                };
+                let (plain, aad) = (text(), text());
+                hash.update(&sealed_by(engine, &key, &nonce, &aad, &plain));
+            }
+            let mut digest = [0; 32];
+            hash.finalize_xof().read(&mut digest);
+            assert_eq!(hex(&digest), accumulated["hash"].as_str().unwrap(), "{engine}, {iterations}");
+        }
     }
 }
 

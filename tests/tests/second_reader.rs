@@ -6,6 +6,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test that cannot go on fails; one that is skipped says so"
 )]
@@ -13,7 +14,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use domicile::Domicile;
+use domicile_record::{RecordContext, SealedRecords};
 use domicile_tests::program::{program, repository, samples, succeed};
+use domicile_tests::{hex, scope, unhex};
 
 /// Samples are of any time.
 const BACKFILL: &str = "--backfill";
@@ -131,6 +135,63 @@ fn it_opens_and_verifies_what_the_program_sealed() {
         let ours: serde_json::Value = serde_json::from_slice(&ours).unwrap();
         assert_eq!(ours["records"].as_u64(), Some(records), "{name}");
         assert_eq!(ours["segment"], report["segment"], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn it_opens_single_records_and_refuses_them_anywhere_else() {
+    let Some(place) = Place::new() else { return };
+    let domicile = Domicile::open(place.path().join("domicile.toml")).await.unwrap();
+    let mut entries = Vec::new();
+    for tenant in ["acme", "globex"] {
+        let column =
+            SealedRecords::new(&domicile, &scope(tenant), RecordContext::new(&["calls", "detail"]).unwrap());
+        let mut sealer = column.sealer().await.unwrap();
+        for (row, record) in [(1_i64, &b"+12015550102"[..]), (-2, b""), (3, &[7; 5_000])] {
+            let mut cell = Vec::new();
+            sealer.seal(row, record, &mut cell).unwrap();
+            entries.push(serde_json::json!({
+                "tenant": tenant, "type": "voice", "context": ["calls", "detail"],
+                "row": hex(&row.to_be_bytes()), "sealed": hex(&cell), "expected": hex(record),
+            }));
+        }
+    }
+    domicile.close().await;
+    let sealed = entries.len();
+    let other = |entry: usize, field: &str, value: serde_json::Value| {
+        let mut changed = entries[entry].clone();
+        changed[field] = value;
+        changed["expected"] = serde_json::json!("refused");
+        changed
+    };
+    let mut changed = vec![
+        other(0, "row", entries[1]["row"].clone()),
+        other(0, "tenant", serde_json::json!("globex")),
+        other(0, "type", serde_json::json!("fax")),
+        other(0, "context", serde_json::json!(["calls", "summary"])),
+        other(0, "context", serde_json::json!(["callsdetail"])),
+        other(0, "sealed", serde_json::json!("00")),
+    ];
+    let octets = unhex(entries[0]["sealed"].as_str().unwrap());
+    for bit in (0..octets.len() * 8).step_by(5) {
+        let mut flipped = octets.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        changed.push(other(0, "sealed", serde_json::json!(hex(&flipped))));
+    }
+    entries.extend(changed);
+    let file = place.path().join("records.json");
+    std::fs::write(&file, serde_json::to_vec(&entries).unwrap()).unwrap();
+    let mut reader = Command::new(&place.python);
+    reader.arg(repository().join("tests/interop/records.py")).arg("open").arg(place.path()).arg(&file);
+    let answers: Vec<String> = serde_json::from_slice(&succeed(&mut reader)).unwrap();
+    assert_eq!(answers.len(), entries.len());
+    for (number, (entry, answer)) in entries.iter().zip(&answers).enumerate() {
+        let expected = entry["expected"].as_str().unwrap();
+        if number < sealed {
+            assert_eq!(answer, expected, "record {number}");
+        } else {
+            assert!(answer.starts_with("refused: "), "{entry}: {answer}");
+        }
     }
 }
 

@@ -22,8 +22,9 @@ use domicile::engine::{Engine, Suite};
 use domicile::kms::Kms;
 use domicile::store::{KeyStore, SqliteStore};
 use domicile::{Domicile, FixedClock, KnownRegion};
+use domicile_record::format::SealedRecord;
 use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, SegmentHeader};
-use domicile_record::{SegmentWriter, Stamp, WriterOptions};
+use domicile_record::{RecordContext, SealedRecords, SegmentWriter, Stamp, WriterOptions};
 use domicile_tests::program::{repository, succeed};
 use domicile_tests::{descriptor, hex, place, region, scope, unhex};
 use serde_json::{Value, json};
@@ -73,6 +74,8 @@ async fn make(directory: &Path) -> Value {
         std::fs::write(path(&name), &bytes).unwrap();
         segments.push(json!({ "name": name, "suite": suite.as_str(), "segment": hex(&bytes) }));
     }
+    let records = records(&domicile).await;
+    std::fs::write(path("records.json"), serde_json::to_vec(&records).unwrap()).unwrap();
     KeyStore::close(&*store).await;
     json!({
         "about": "A place made from a seed: see tests/tests/vectors.rs. All octets in hexadecimal.",
@@ -81,7 +84,27 @@ async fn make(directory: &Path) -> Value {
         "signing_file": std::fs::read_to_string(path("eu-central-1.signing")).unwrap(),
         "key_rows": key_rows(&path("domicile.db")).await,
         "segments": segments,
+        "records": records,
     })
+}
+
+/// Single records of two columns: an empty one, and one of a row whose id is a text.
+async fn records(domicile: &Domicile) -> Vec<Value> {
+    let mut all = Vec::new();
+    for (tenant, context, row, record) in [
+        ("acme", ["calls", "detail"], &7_i64.to_be_bytes()[..], &b"7,+15555550107"[..]),
+        ("acme", ["calls", "detail"], &8_i64.to_be_bytes()[..], b""),
+        ("globex", ["outbox", "body"], b"0192f0c4/8", b"record 8"),
+    ] {
+        let column = SealedRecords::new(domicile, &scope(tenant), RecordContext::new(&context).unwrap());
+        let mut sealed = Vec::new();
+        column.sealer().await.unwrap().seal(row, record, &mut sealed).unwrap();
+        all.push(json!({
+            "tenant": tenant, "type": "voice", "context": context, "row": hex(row), "sealed": hex(&sealed),
+            "record": hex(record),
+        }));
+    }
+    all
 }
 
 /// Two tenants; times, arrivals in order and out of order, a preamble, a postamble, a commit, a long record.
@@ -150,6 +173,14 @@ fn values(python: &Path, directory: &Path, name: &str) -> Value {
     serde_json::from_slice(&succeed(&mut reader)).unwrap()
 }
 
+/// What it finds in the single records.
+fn record_values(python: &Path, directory: &Path) -> Vec<Value> {
+    let mut reader = Command::new(python);
+    reader.arg(repository().join("tests/interop/records.py")).arg("values");
+    reader.arg(directory).arg(directory.join("records.json"));
+    serde_json::from_slice(&succeed(&mut reader)).unwrap()
+}
+
 #[tokio::test]
 async fn what_is_written_from_the_seed_is_what_was_written_before() {
     let directory = tempfile::tempdir().unwrap();
@@ -160,13 +191,19 @@ async fn what_is_written_from_the_seed_is_what_was_written_before() {
             let name = segment["name"].as_str().unwrap().to_owned();
             segment["values"] = values(&python, directory.path(), &name);
         }
+        let found = record_values(&python, directory.path());
+        for (record, found) in made["records"].as_array_mut().unwrap().iter_mut().zip(found) {
+            record["values"] = found;
+        }
         std::fs::write(vectors_path(), serde_json::to_string_pretty(&made).unwrap() + "\n").unwrap();
     }
     let mut kept: Value = serde_json::from_slice(&std::fs::read(vectors_path()).unwrap()).unwrap();
-    for segment in
-        kept["segments"].as_array_mut().unwrap().iter_mut().chain(made["segments"].as_array_mut().unwrap())
-    {
-        segment.as_object_mut().unwrap().remove("values");
+    for place in [&mut kept, &mut made] {
+        for list in ["segments", "records"] {
+            for one in place[list].as_array_mut().unwrap() {
+                one.as_object_mut().unwrap().remove("values");
+            }
+        }
     }
     assert_eq!(made, kept);
 }
@@ -183,6 +220,29 @@ async fn the_second_reader_finds_the_same_intermediate_values() {
     for segment in kept["segments"].as_array().unwrap() {
         let name = segment["name"].as_str().unwrap();
         assert_eq!(values(&python, directory.path(), name), segment["values"], "{name}");
+    }
+    let records = kept["records"].as_array().unwrap();
+    for (record, found) in records.iter().zip(record_values(&python, directory.path())) {
+        assert_eq!(found, record["values"]);
+    }
+}
+
+#[test]
+fn every_engine_opens_every_single_record_with_the_day_keys_of_the_vectors() {
+    let kept: Value = serde_json::from_slice(&std::fs::read(vectors_path()).unwrap()).unwrap();
+    let records = kept["records"].as_array().unwrap();
+    assert_eq!(records.len(), 3);
+    let octets = |value: &Value| unhex(value.as_str().unwrap());
+    for (record, engine) in
+        records.iter().flat_map(|record| Engine::available().into_iter().map(move |engine| (record, engine)))
+    {
+        let (sealed, values) = (octets(&record["sealed"]), &record["values"]);
+        let parsed = SealedRecord::decode(&sealed).unwrap();
+        let key = danger::xaes_key(&octets(&values["day_key"]).try_into().unwrap());
+        let key = key.derive(&parsed.selector, engine).unwrap();
+        let mut payload = parsed.ciphertext.to_vec();
+        key.open(&parsed.nonce, &octets(&values["associated"]), &mut payload, &parsed.tag).unwrap();
+        assert_eq!(hex(&payload), record["record"], "{engine}");
     }
 }
 

@@ -19,6 +19,7 @@ mod rewrap;
 mod rewrite;
 mod running_hash;
 mod seal;
+mod sealed_record;
 mod settle;
 mod verify;
 mod why;
@@ -36,6 +37,9 @@ pub use reader::{
 pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
 pub use recover::{Cut, Recovering, Recovery, recover};
 pub use rewrap::{Rewrapped, rewrap};
+pub use sealed_record::{
+    OpenedBatch, RecordContext, RecordOpener, RecordSealer, RowId, SealedBatch, SealedRecords,
+};
 pub use settle::settle;
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};

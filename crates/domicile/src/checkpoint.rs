@@ -165,7 +165,7 @@ pub(crate) async fn keys_digest(store: &dyn KeyStore, region: &Region) -> Result
     for _ in 0..READINGS {
         let before = store.mark().await?;
         let (mut rows, mut digest) = (0, Sha256::new());
-        for kind in [KeyKind::Branch, KeyKind::Tenant, KeyKind::Post] {
+        for kind in KeyKind::ALL {
             let filter = RowFilter { region: region.clone(), kind, period: None, tenant: None };
             let mut after = None;
             loop {

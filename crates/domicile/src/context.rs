@@ -17,9 +17,14 @@ pub enum KeyKind {
     Tenant = 0x02,
     /// The private half of a key pair that posts seal to on one day.
     Post = 0x03,
+    /// The keys of a scope's sealed records of one day.
+    Day = 0x04,
 }
 
 impl KeyKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [KeyKind; 4] = [KeyKind::Branch, KeyKind::Tenant, KeyKind::Post, KeyKind::Day];
+
     /// The name, as it stands in contexts and audit events.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -27,6 +32,7 @@ impl KeyKind {
             KeyKind::Branch => "branch-key",
             KeyKind::Tenant => "tenant-key",
             KeyKind::Post => "post-key",
+            KeyKind::Day => "day-key",
         }
     }
 
@@ -37,13 +43,14 @@ impl KeyKind {
             KeyKind::Branch => 0x01,
             KeyKind::Tenant => 0x02,
             KeyKind::Post => 0x03,
+            KeyKind::Day => 0x04,
         }
     }
 
     /// The kind with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        [KeyKind::Branch, KeyKind::Tenant, KeyKind::Post].into_iter().find(|kind| kind.code() == code)
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use crate::engine::{ContentKey, Engine, NONCE_BYTES, Nonce, Suite};
+use crate::engine::{ContentKey, Engine, NONCE_BYTES, Nonce, Suite, XaesKey};
 use crate::error::Result;
 use crate::kms::LocalKms;
 use crate::random::Randomness;
@@ -28,6 +28,12 @@ pub fn expose(secret: &Secret) -> &[u8; 32] {
 /// [`EngineUnavailable`](crate::Code::EngineUnavailable) when the engine refuses the key.
 pub fn content_key(suite: Suite, engine: Engine, key: &[u8; 32]) -> Result<ContentKey> {
     ContentKey::new(suite, engine, &Secret::copied_from(key))
+}
+
+/// A key of XAES-256-GCM made from bytes, to hold engines against published vectors.
+#[must_use]
+pub fn xaes_key(key: &[u8; 32]) -> XaesKey {
+    XaesKey::new(&Secret::copied_from(key))
 }
 
 /// A nonce that the caller chose. Sealing twice with it under one key gives both payloads away.

@@ -693,6 +693,12 @@ impl Domicile {
         self.inner.clock.now()
     }
 
+    /// This process's clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
     /// Where keys, salts and nonces come from.
     #[must_use]
     pub fn randomness(&self) -> &Arc<dyn Randomness> {

@@ -169,6 +169,8 @@ codes! {
     KeyShredding = "key/shredding", Refused;
     /// A key in use that nobody vouched for any longer: ask for it again.
     KeyLapsed = "key/lapsed", KeyService;
+    /// The key of a sealed record that was not loaded before the record was opened.
+    KeyAbsent = "key/absent", KeyService;
     /// A hold forbids that anything of a scope is destroyed.
     KeyHeld = "key/held", Refused;
     /// The audit chain could not be made durable, so no key was handed out.
@@ -218,6 +220,10 @@ codes! {
     WriterFailed = "writer/failed", Failed;
     /// A segment failed, and records that were appended since the last receipt are not safe.
     RecordsLost = "record/lost", Failed;
+    /// Not a sealed record, or one of a version that this build does not know.
+    RecordForeign = "record/foreign", Corrupt;
+    /// A sealed record does not verify.
+    RecordUnverified = "record/unverified", Corrupt;
 
     /// Input that cannot be framed as it was asked for.
     InputFraming = "input/framing", Failed;

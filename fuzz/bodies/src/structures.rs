@@ -3,13 +3,13 @@
 use domicile::checkpoint::Checkpoint;
 use domicile::engine::Suite;
 use domicile::home::HomeStatement;
-use domicile::keyring::WrappedKey;
+use domicile::keyring::{WrappedDayKey, WrappedKey};
 use domicile::ledger::{Said, Statement};
 use domicile::wire::Malformed;
 use domicile::{Period, Place, Scope, TenantId, Time};
 use domicile_record::format::{
     Arrivals, BlockHeader, Commit, DataBlock, DataSummary, Descriptor, Footer, FooterEntry, LaneEnd, LaneKey,
-    LaneNo, LaneOpen, Origin, Sections, SegmentHeader, SegmentId, TimeSpan, Trailer,
+    LaneNo, LaneOpen, Origin, SealedRecord, Sections, SegmentHeader, SegmentId, TimeSpan, Trailer,
 };
 
 use crate::octets::Octets;
@@ -67,6 +67,12 @@ pub fn structures(data: &[u8]) {
         Structure::Checkpoint => {
             writes_back(input.rest(), Checkpoint::decode, Checkpoint::encode);
         }
+        Structure::SealedRecord => sealed_record(input.rest()),
+        Structure::WrappedDayKey => {
+            let octets = input.rest();
+            let day = writes_back(octets, WrappedDayKey::decode, |wrapped| Ok(wrapped.encode()));
+            assert!(day.is_none() || WrappedKey::decode(octets).is_err(), "a wrap of two kinds");
+        }
     }
 }
 
@@ -94,10 +100,13 @@ pub(crate) enum Structure {
     Statement,
     /// What an entry says that is a checkpoint.
     Checkpoint,
+    /// A record that was sealed alone.
+    SealedRecord,
+    WrappedDayKey,
 }
 
 impl Structure {
-    pub(crate) const ALL: [Structure; 16] = [
+    pub(crate) const ALL: [Structure; 18] = [
         Structure::SegmentHeader,
         Structure::BlockHeader,
         Structure::Descriptor,
@@ -114,6 +123,8 @@ impl Structure {
         Structure::Footer,
         Structure::Statement,
         Structure::Checkpoint,
+        Structure::SealedRecord,
+        Structure::WrappedDayKey,
     ];
 
     /// The octet that selects it.
@@ -141,6 +152,17 @@ fn writes_back<T>(
             assert!(malformed.at <= bytes.len(), "a field that begins behind the end: {malformed}");
             None
         }
+    }
+}
+
+fn sealed_record(bytes: &[u8]) {
+    match SealedRecord::decode(bytes) {
+        Ok(record) => {
+            assert_eq!(record.encode(), bytes, "what reads does not write back to the same octets");
+            assert_eq!(record.ciphertext.len() + SealedRecord::OVERHEAD_BYTES, bytes.len());
+            assert_eq!(record.handle.name().0[..8], bytes[1..9]);
+        }
+        Err(malformed) => assert!(malformed.at <= bytes.len(), "a field behind the end: {malformed}"),
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn list(common: &Common, list: &KeyList, report: &Report) -> Re
     let region = region(&domicile, list.region.as_ref());
     let store = &domicile.region(&region)?.store;
     let mut all = Vec::new();
-    for kind in [KeyKind::Branch, KeyKind::Tenant, KeyKind::Post] {
+    for kind in KeyKind::ALL {
         let filter = RowFilter { region: region.clone(), kind, period: None, tenant: list.tenant.clone() };
         let mut after = None;
         loop {

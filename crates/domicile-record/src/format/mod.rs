@@ -2,7 +2,8 @@
 //!
 //! Nothing here reads a file, asks a clock or holds a key. Every length is checked against what is left,
 //! and against its limit, before anything is allocated; what decodes encodes to the same bytes. The
-//! specification is the page `segment.md` of the book; names like SEG-12 refer to it.
+//! specification is the page `segment.md` of the book; names like SEG-12 refer to it. Beside them stands the format of
+//! single sealed records (`sealed-records.md`, REC-1 and so on).
 
 mod block;
 mod commit;
@@ -13,6 +14,7 @@ mod footer;
 mod header;
 mod lane_end;
 mod lane_open;
+mod sealed_record;
 
 pub use block::{BlockFlags, BlockHeader, BlockKind, padded};
 pub use commit::Commit;
@@ -24,6 +26,8 @@ pub(crate) use header::path_of;
 pub use header::{Origin, SegmentHeader, SegmentId};
 pub use lane_end::{IndexEntry, LaneEnd, Section, Sections};
 pub use lane_open::LaneOpen;
+pub(crate) use sealed_record::{Associated, PREFIX_BYTES, prefix};
+pub use sealed_record::{SealedRecord, binding};
 
 /// The version that this build writes, and the newest that it reads.
 pub const VERSION: u16 = 1;

@@ -15,6 +15,7 @@ mod graviola;
 #[cfg(feature = "ring")]
 mod ring;
 mod rustcrypto;
+mod xaes;
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,6 +23,7 @@ use std::str::FromStr;
 use zeroize::Zeroize;
 
 pub use choice::Engines;
+pub use xaes::{SELECTOR_BYTES, XaesKey};
 
 use crate::error::{Code, Error, Result};
 use crate::random::Randomness;

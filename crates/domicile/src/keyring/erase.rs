@@ -75,7 +75,9 @@ impl Keyring {
         let region = self.region(&permit.home().region)?;
         let mut leaves = Vec::with_capacity(proved.len());
         for proof in proved {
-            let (Subject::Lane { segment, .. } | Subject::Segment { segment }) = proof.tenant.subject;
+            let (Subject::Lane { segment, .. } | Subject::Segment { segment }) = proof.tenant.subject else {
+                return Err(Error::new(Code::ArgumentInvalid, "a day key is of no segment"));
+            };
             let slot = region.owner_named(proof.segment.key).await?;
             let period = slot.ok_or_else(|| region.unknown(proof.segment.key))?.period;
             leaves.push((period, proof.segment.leaf, Subject::Segment { segment }));
@@ -83,7 +85,8 @@ impl Keyring {
         self.take(permit, leaves, ends).await
     }
 
-    async fn take(
+    /// Takes leaves out of the keys of the permit's scope, with a tombstone that says what each had wrapped.
+    pub(super) async fn take(
         &self,
         permit: Permit,
         leaves: Vec<(Period, LeafNumber, Subject)>,

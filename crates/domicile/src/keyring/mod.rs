@@ -6,6 +6,7 @@
 //!     tenant key  random; one per scope, period and version; its tree is sealed under the branch key
 //!       leaf      of that tree, joined with the leaf that the whole segment shares; wraps one data key
 //!         data key  seals one lane: content key and commitment by HKDF
+//!         day key   seals a scope's single records of one day; lies in the key store, under a tenant key's leaf alone
 //! ```
 //!
 //! Every function here takes a [`Permit`]: without the guard's word no key is reached. A key is handed out
@@ -13,13 +14,15 @@
 //!
 //! What is where: keys are loaded and kept by `branch` and `tenant`, on a `shelf`, for their `ages`; `follow` brings
 //! what other processes changed, and `lease` ends by it what is in use; `warm` fills a cold cache; `erase`, `rotate`,
-//! `expire` and `replay` change keys, each in compare-and-set writes; `rewrap` moves data keys to new versions.
+//! `expire` and `replay` change keys, each in compare-and-set writes; `rewrap` moves data keys to new versions; `day` has
+//! the keys of single records.
 
 mod ages;
 mod ahead;
 mod branch;
 mod commitment;
 mod data_key;
+mod day;
 mod erase;
 mod expire;
 mod follow;
@@ -43,6 +46,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use ages::Ages;
 pub use ahead::AheadReport;
 pub use data_key::DataKey;
+pub use day::DayKey;
 pub use erase::ErasureReport;
 pub use expire::{Due, ExpiryReport};
 pub(crate) use follow::Follower;
@@ -56,7 +60,7 @@ pub use rotate::RotationReport;
 pub(crate) use tombstone::taken_by;
 pub use tombstone::{Cause, Subject};
 pub use warm::WarmReport;
-pub use wrapped::{LeafRef, Owner, WrapKind, WrappedKey};
+pub use wrapped::{LeafRef, Owner, WrapKind, WrappedDayKey, WrappedKey};
 
 use crate::audit::{AuditChain, EventKind};
 use crate::error::{Code, Error, Result};
@@ -292,17 +296,20 @@ impl Keyring {
 
     /// The first use of a key for a purpose is recorded before the key is handed out.
     async fn note_use(&self, permit: &Permit, key: &TenantKey) -> Result<()> {
-        let use_of = (key.name, permit.action().as_str());
+        self.note_use_of(permit, key.name, key.slot()).await
+    }
+
+    async fn note_use_of(&self, permit: &Permit, name: KeyName, slot: &KeySlot) -> Result<()> {
+        let use_of = (name, permit.action().as_str());
         if self.used.lock().unwrap_or_else(PoisonError::into_inner).contains(&use_of) {
             return Ok(());
         }
-        let slot = key.slot();
         let event = crate::audit::Event::new(EventKind::Use)
             .action(permit.action())
             .region(&slot.region)
             .scope(&slot.scope)
             .period(slot.period)
-            .key(key.name);
+            .key(name);
         self.audit.record(&[event]).await?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(use_of);
         Ok(())

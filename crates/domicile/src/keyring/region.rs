@@ -18,7 +18,7 @@ use crate::puncture::LeafNumber;
 use crate::random::Randomness;
 use crate::region::Place;
 use crate::scope::{Scope, TenantId};
-use crate::store::{Buried, KeyName, KeyRow, KeySlot, KeyStore, LedgerEntry, RowWrite, Written};
+use crate::store::{Buried, KeyHandle, KeyName, KeyRow, KeySlot, KeyStore, LedgerEntry, RowWrite, Written};
 use crate::time::Clock;
 
 /// What the keys of a region are made of and kept in.
@@ -54,6 +54,9 @@ pub(super) struct RegionKeys {
     pub(super) slots: Shelf<(Scope, Period), SlotKeys>,
     /// Whose a key is, by its name: that never changes.
     pub(super) owners: moka::future::Cache<KeyName, KeySlot>,
+    /// Rows of day keys, which never change: the newest of a slot, and each by its handle.
+    pub(super) newest_days: moka::future::Cache<KeySlot, Arc<KeyRow>>,
+    pub(super) days: moka::future::Cache<KeyHandle, Arc<KeyRow>>,
     /// Data keys in use.
     pub(super) leases: Leases,
     lanes: Counter,
@@ -97,6 +100,7 @@ impl RegionKeys {
     ) -> Self {
         const BRANCHES_MAX: u64 = 100_000;
         const SLOTS_MAX: u64 = 1_000_000;
+        const DAYS_MAX: u64 = 100_000;
         Self {
             store: parts.ledger.store.clone(),
             place: parts.place,
@@ -112,6 +116,8 @@ impl RegionKeys {
             sealing_branches: Shelf::new("sealing-branch", BRANCHES_MAX),
             slots: Shelf::new("tenant", SLOTS_MAX),
             owners: moka::future::Cache::new(SLOTS_MAX),
+            newest_days: moka::future::Cache::new(DAYS_MAX),
+            days: moka::future::Cache::new(DAYS_MAX),
             leases: Leases::default(),
             lanes: Counter::default(),
             segments: Counter::default(),
@@ -189,7 +195,8 @@ impl RegionKeys {
                 }
                 self.leases.month_changed(slot.period);
             }
-            crate::context::KeyKind::Post => {}
+            // Their rows are never written again; what they were wrapped under is.
+            crate::context::KeyKind::Post | crate::context::KeyKind::Day => {}
         }
     }
 
@@ -199,6 +206,8 @@ impl RegionKeys {
         self.sealing_branches.clear();
         self.branches.clear();
         self.owners.invalidate_all();
+        self.newest_days.invalidate_all();
+        self.days.invalidate_all();
         self.leases.all_changed();
     }
 

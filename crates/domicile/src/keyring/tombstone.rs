@@ -27,6 +27,11 @@ pub enum Subject {
         /// The segment's id.
         segment: [u8; 32],
     },
+    /// A scope's sealed records of a day: one day key.
+    Day {
+        /// The commitment to the key.
+        commitment: [u8; 32],
+    },
 }
 
 impl Subject {
@@ -34,6 +39,7 @@ impl Subject {
         match self {
             Subject::Lane { segment, lane } => out.u8(0x01).raw(&segment).u32(lane),
             Subject::Segment { segment } => out.u8(0x02).raw(&segment),
+            Subject::Day { commitment } => out.u8(0x03).raw(&commitment),
         };
     }
 
@@ -41,6 +47,7 @@ impl Subject {
         match input.u8("kind of the subject")? {
             0x01 => Ok(Subject::Lane { segment: input.array("segment")?, lane: input.u32("lane")? }),
             0x02 => Ok(Subject::Segment { segment: input.array("segment")? }),
+            0x03 => Ok(Subject::Day { commitment: input.array("commitment")? }),
             _ => Err(Malformed { what: "kind of the subject", at: 0 }),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::migration::{self, Versions};
 use super::sql::{Columns, Reading, Sql, Value, number, rows};
-use super::{Finding, KeyStore, StoreMark, StoredKey};
+use super::{Finding, KeyRow, KeyStore, StoreMark, StoredKey};
 use crate::context::KeyKind;
 use crate::error::{Code, Error, Result};
 use crate::hex;
@@ -182,6 +182,9 @@ fn key(stored: StoredKey, branches: &mut HashSet<(Region, TenantId, String, u32)
         branches.insert(branch(slot.scope.tenant.clone(), version));
         return;
     }
+    if slot.kind == KeyKind::Day {
+        return;
+    }
     let (owner, parent) = row.parent();
     if !branches.contains(&branch(owner.clone(), parent)) {
         let what = format!("the branch key of {owner} that a key is sealed under is gone, or was destroyed");
@@ -228,7 +231,15 @@ async fn homes<S: Sql>(store: &S, findings: &mut Findings) -> Result<u64> {
 
 /// What names a key that is gone, and names that two keys have.
 async fn orphans<S: Sql>(store: &S, findings: &mut Findings) -> Result<()> {
+    let under_none = format!(
+        "SELECT name FROM keys AS day WHERE kind = {} AND NOT EXISTS (SELECT 1 FROM keys WHERE kind = {}
+             AND keys.name = substr(day.sealed, {}, 16)) ORDER BY name LIMIT 100",
+        KeyKind::Day.code(),
+        KeyKind::Tenant.code(),
+        KeyRow::DAY_PARENT_AT + 1,
+    );
     for (sql, code, what) in [
+        (&*under_none, Code::KeyUnknown, "the tenant key that a day key is wrapped under is gone"),
         (
             "SELECT name FROM floors WHERE NOT EXISTS (SELECT 1 FROM keys WHERE keys.name = floors.name)
              ORDER BY name LIMIT 100",

@@ -4,8 +4,8 @@
 #![allow(clippy::panic, clippy::missing_panics_doc, reason = "a conformance suite is a test")]
 
 use super::{
-    Buried, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyIdentity, KeyName, KeyRow, KeySlot,
-    KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
+    Buried, Chosen, Floor, HomeRegistry, Incarnation, Inserted, KeyHandle, KeyIdentity, KeyName, KeyRow,
+    KeySlot, KeyState, KeyStore, LedgerEntry, RowFilter, RowWrite, SignedChoices, StoredKey, Write, Written,
 };
 use crate::chain::{ChainBeginning, ChainHead, ChainId, SealedEvent};
 use crate::context::KeyKind;
@@ -69,6 +69,7 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
     assert_eq!(mark.incarnation, empty.incarnation);
     assert!(mark.inserts >= empty.inserts + 2, "every insert is counted");
 
+    day_keys(store, &row(2, 2)).await?;
     compare_and_set(store, &row(1, 1), &row(3, 3)).await?;
     branches(store, &branch(1), &branch(2), &row(4, 4)).await?;
 
@@ -91,6 +92,40 @@ pub async fn key_store(store: &dyn KeyStore) -> Result<()> {
     assert_eq!(store.chain_heads(&beginning.place.region).await?, [head]);
     assert_eq!(store.chain_heads(&"another-1".parse()?).await?, []);
     assert_eq!(store.chains().await?, [(beginning, vec![event(1), event(2), event(3)])]);
+    Ok(())
+}
+
+/// Day keys lie under no branch key, and are found by their handle, which no two of them share.
+async fn day_keys(store: &dyn KeyStore, tenant: &KeyRow) -> Result<()> {
+    let KeySlot { region, scope, .. } = &tenant.identity.slot;
+    let row = |day: &str, version: u32, handle: u8| -> Result<KeyRow> {
+        let slot = KeySlot::day(region, scope, day.parse::<crate::Period>()?);
+        Ok(KeyRow {
+            identity: KeyIdentity { slot, version },
+            name: KeyHandle([handle; 8]).name(),
+            parent_version: 0,
+            sealed: vec![handle; 86],
+            ..tenant.clone()
+        })
+    };
+    let plain = |row: &KeyRow| Some(StoredKey { row: row.clone(), floor: None });
+    let (first, second) = (row("2026-11-24", 1, 0x61)?, row("2026-11-24", 2, 0x62)?);
+    assert_eq!(store.newest(&first.identity.slot).await?, None);
+    assert!(matches!(store.insert(&first).await?, Inserted::Ours), "it lies under no branch key");
+    match store.insert(&row("2026-11-24", 1, 0x63)?).await? {
+        Inserted::Theirs(theirs) => assert_eq!(theirs.row, first, "one process makes the key of a day"),
+        other => panic!("a second key of one day and version was written: {other:?}"),
+    }
+    let taken = row("2026-11-25", 1, 0x61)?;
+    assert!(store.insert(&taken).await.is_err(), "two day keys do not share a handle");
+    assert_eq!(store.newest(&taken.identity.slot).await?, None);
+    assert!(matches!(store.insert(&second).await?, Inserted::Ours));
+    assert_eq!(store.newest(&first.identity.slot).await?, plain(&second));
+    assert_eq!(store.named(KeyHandle([0x61; 8]).name()).await?, plain(&first));
+    assert_eq!(store.named(KeyHandle([0x63; 8]).name()).await?, None);
+    let filter = RowFilter { region: region.clone(), kind: KeyKind::Day, period: None, tenant: None };
+    let all = store.load_many(&filter, None, 100).await?;
+    assert_eq!(all.iter().map(|stored| &stored.row).collect::<Vec<_>>(), [&first, &second]);
     Ok(())
 }
 

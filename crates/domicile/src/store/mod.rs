@@ -34,7 +34,7 @@ pub use memory::{MemoryBackup, MemoryStore};
 pub use migration::{Migrated, Step, Versions};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
-pub use row::{KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
+pub use row::{KeyHandle, KeyIdentity, KeyName, KeyRow, KeySlot, KeyState};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 

@@ -41,6 +41,12 @@ impl KeySlot {
     pub fn post(region: &Region, day: Period) -> Self {
         Self { kind: KeyKind::Post, region: region.clone(), scope: Scope::of_region(), period: day }
     }
+
+    /// The slot of the keys of a scope's sealed records of a day.
+    #[must_use]
+    pub fn day(region: &Region, scope: &Scope, day: Period) -> Self {
+        Self { kind: KeyKind::Day, region: region.clone(), scope: scope.clone(), period: day }
+    }
 }
 
 impl fmt::Display for KeySlot {
@@ -122,6 +128,40 @@ impl fmt::Debug for KeyName {
     }
 }
 
+/// How sealed records name the day key that sealed them: the first 8 octets of its commitment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyHandle(pub [u8; 8]);
+
+impl KeyHandle {
+    /// The handle of the key with this commitment.
+    #[must_use]
+    pub fn of(commitment: &[u8; 32]) -> Self {
+        let mut handle = Self([0; 8]);
+        handle.0.iter_mut().zip(commitment).for_each(|(to, from)| *to = *from);
+        handle
+    }
+
+    /// The name of its row: the handle, and zeros. Names are unique in a store, and so handles are.
+    #[must_use]
+    pub fn name(self) -> KeyName {
+        let mut name = KeyName([0; 16]);
+        name.0.iter_mut().zip(self.0).for_each(|(to, from)| *to = from);
+        name
+    }
+}
+
+impl fmt::Display for KeyHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyHandle({self})")
+    }
+}
+
 /// One row of the key store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRow {
@@ -135,15 +175,19 @@ pub struct KeyRow {
     pub name: KeyName,
     /// Commits to the identity, the generation and the key.
     pub commitment: [u8; 32],
-    /// For a tenant key, the version of the branch key that seals it; for a branch key, 0.
+    /// For a tenant or post key, the version of the branch key that seals it; otherwise 0.
     pub parent_version: u32,
-    /// The key, wrapped by a key service or sealed under a branch key.
+    /// The key, wrapped by a key service or by a leaf, or sealed under a branch key.
     pub sealed: Vec<u8>,
 }
 
 impl KeyRow {
     /// In a parent's version: the branch key is the tenant's own, and not the region's.
     pub(crate) const OWN_BRANCH: u32 = 1 << 31;
+
+    /// Where in a day key's `sealed` the name of its tenant key begins, so that a store is checked without a key.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) const DAY_PARENT_AT: usize = 2;
 
     /// The branch key that a tenant or post key is sealed under: whose, and which version.
     #[must_use]
@@ -153,10 +197,12 @@ impl KeyRow {
         (owner, self.parent_version & !Self::OWN_BRANCH)
     }
 
-    /// The branch key that must stand for this row to be of use; none of a branch key, and of what is destroyed.
+    /// The branch key that must stand for this row to be of use; none of a branch key, of a day key, which lies under a
+    /// leaf of a tenant key, and of what is destroyed.
     #[must_use]
     pub fn stands_on(&self) -> Option<KeyIdentity> {
-        if self.identity.slot.kind == KeyKind::Branch || self.state == KeyState::Destroyed {
+        let lies_under_none = matches!(self.identity.slot.kind, KeyKind::Branch | KeyKind::Day);
+        if lies_under_none || self.state == KeyState::Destroyed {
             return None;
         }
         let (owner, version) = self.parent();

@@ -2,14 +2,14 @@
 
 use domicile::engine::Suite;
 use domicile::home::{HomeStatement, StatedChoice, Types};
-use domicile::keyring::{LeafRef, WrapKind, WrappedKey};
+use domicile::keyring::{LeafRef, WrapKind, WrappedDayKey, WrappedKey};
 use domicile::ledger::{Statement, StatementKind};
-use domicile::store::KeyName;
+use domicile::store::{KeyHandle, KeyName};
 use domicile::{LeafNumber, RecordType, Scope, Time};
 use domicile_record::format::{
     Arrivals, BlockFlags, BlockHeader, BlockKind, Commit, Contents, DataSummary, Descriptor, DirectoryEntry,
-    Findable, Footer, IndexEntry, LaneEnd, LaneKey, LaneNo, LaneOpen, Section, Sections, SegmentHeader,
-    SegmentId, Summary, TimeSpan, Trailer,
+    Findable, Footer, IndexEntry, LaneEnd, LaneKey, LaneNo, LaneOpen, SealedRecord, Section, Sections,
+    SegmentHeader, SegmentId, Summary, TimeSpan, Trailer,
 };
 use domicile_record::framing::Framing;
 
@@ -70,8 +70,30 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("ledger-entry-that-is-a-checkpoint", of(Structure::Statement, &ledger_entry().encode().unwrap())),
         ("checkpoint-of-two-chains", of(Structure::Checkpoint, &checkpoint(2))),
         ("checkpoint-that-claims-many", of(Structure::Checkpoint, &checkpoint(u32::MAX))),
+        ("sealed-record", of(Structure::SealedRecord, &sealed_record(b"as long as the record"))),
+        ("sealed-record-that-is-empty", of(Structure::SealedRecord, &sealed_record(b""))),
+        ("sealed-record-cut-in-its-tag", of(Structure::SealedRecord, &cut(sealed_record(b""), 1))),
+        ("sealed-record-of-a-later-version", of(Structure::SealedRecord, &later_record())),
+        ("wrapped-day-key", of(Structure::WrappedDayKey, &wrapped_day().encode())),
+        ("wrapped-day-key-that-is-a-lanes", of(Structure::WrappedDayKey, &wrapped().encode())),
         ("footer-of-two-pages", of(Structure::Footer, b"\x03\x05\0\0\0\x01\x01\x09\x03\x03\0\0\x04\0")),
     ]
+}
+
+fn sealed_record(ciphertext: &[u8]) -> Vec<u8> {
+    let handle = KeyHandle([1; 8]);
+    SealedRecord { handle, selector: [2; 12], nonce: [3; 12], ciphertext, tag: [4; 16] }.encode()
+}
+
+fn later_record() -> Vec<u8> {
+    let mut record = sealed_record(b"record");
+    record[0] = SealedRecord::VERSION + 1;
+    record
+}
+
+fn wrapped_day() -> WrappedDayKey {
+    let leaf = LeafRef { key: KeyName([1; 16]), leaf: LeafNumber(7) };
+    WrappedDayKey { leaf, nonce: [2; 12], sealed: [3; 32], tag: [4; 16] }
 }
 
 /// Two heads, as they say or not, and a digest of keys.
