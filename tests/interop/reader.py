@@ -516,7 +516,8 @@ def parse_descriptor(lane, header_suite):
     month_of(lane.period)
     lane.suite = fields.number(2)
     need(lane.suite in SUITES and (lane.number or lane.suite == header_suite), f"{what}: suite")
-    need(fields.number(1) == 0, f"{what}: unknown compression")
+    lane.compression = fields.number(1)
+    need(lane.compression <= 1 and (lane.number or not lane.compression), f"{what}: unknown compression")
     framing, parameter = fields.number(1), fields.number(1)  # SEG-10
     need(framing <= 9 and (parameter & 0x7F <= 3 if framing == 3 else parameter <= (framing == 6)), f"{what}: unknown framing")
     lane.contents, lane.source = fields.number(1), fields.number(4)
@@ -543,6 +544,15 @@ def parse_descriptor(lane, header_suite):
 def parse_data(payload, lane, block):
     # SEG-21, SEG-22
     what = f"data block {block.ordinal}"
+    if lane.compression:
+        # SEG-49
+        how, length, packed = payload[:4], int.from_bytes(payload[4:8], "big"), payload[8:]
+        need(len(payload) >= 8 and how in (bytes(4), b"\1\0\0\0") and length <= 16 << 20, f"{what}: head of a compressed block")
+        if how[0]:
+            import zstandard
+            packed = zstandard.ZstdDecompressor().decompress(packed, max_output_size=length)
+        need(len(packed) == length, f"{what}: length of a compressed block")
+        payload = packed
     need(len(payload) >= 28, f"{what}: shorter than 28 octets")
     flags, n = payload[-4], int.from_bytes(payload[-3:], "big")
     need(n >= 1, f"{what}: no records")

@@ -120,6 +120,7 @@ fn it_opens_and_verifies_what_the_program_sealed() {
     cases.push(("months".into(), vec!["--time", "start_time", BACKFILL, EVER], vec![many_months]));
     cases.push(("two".into(), vec![], vec![sample("voice.csv"), sample("wireless.jsonl")]));
     cases.push(("long".into(), vec!["--framing", "whole"], vec![long]));
+    cases.push(("compressed".into(), vec!["--compress"], vec![sample("mixed.csv")]));
     cases.push(("chacha".into(), vec!["--suite", "chacha20-poly1305"], vec![sample("conference.json")]));
     for (name, arguments, inputs) in cases {
         let sealed = place.seal(&name, &arguments, &inputs);

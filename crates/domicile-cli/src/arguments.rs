@@ -13,6 +13,8 @@ use domicile::kms::VerifyingKey;
 use domicile::post::{PostId, PostScope};
 use domicile::processing::Where;
 use domicile::{Jurisdiction, Place, Purpose, RecordType, Region, TenantId, Time};
+use domicile_record::WriterOptions;
+use domicile_record::format::Compression;
 use domicile_record::framing::{Choice, event_time};
 
 const EXIT_CODES: &str = "\
@@ -514,9 +516,20 @@ pub(crate) struct Seal {
     /// The cipher
     #[arg(long, value_enum, default_value_t)]
     pub(crate) suite: SuiteName,
+    /// Compress blocks by zstd before they are sealed; how well they compress can be seen then
+    #[arg(long)]
+    pub(crate) compress: bool,
     /// Replace an output that exists
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+impl Seal {
+    /// How segments are written.
+    pub(crate) fn writer_options(&self) -> WriterOptions {
+        let compression = if self.compress { Compression::Zstd } else { Compression::None };
+        WriterOptions { suite: self.suite.into(), compression, ..WriterOptions::default() }
+    }
 }
 
 /// What becomes of records that may not be sealed here.

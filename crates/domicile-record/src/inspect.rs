@@ -63,6 +63,8 @@ pub struct LaneInspection {
     pub suite: &'static str,
     /// How they stood in the input.
     pub framing: Option<String>,
+    /// How its blocks are compressed: `none`, or `zstd`.
+    pub compression: &'static str,
     /// Whether it keeps event times.
     pub event_times: bool,
     /// Whether it keeps the order of arrival.
@@ -131,6 +133,7 @@ pub fn inspect<S: Source>(source: S) -> Result<Inspection> {
             period: descriptor.period.to_string(),
             suite: descriptor.suite.as_str(),
             framing: descriptor.framing.map(|framing| framing.to_string()),
+            compression: descriptor.compression.as_str(),
             event_times: descriptor.contents.event_times,
             arrivals: descriptor.contents.arrivals,
             long_record: descriptor.contents.long_record,

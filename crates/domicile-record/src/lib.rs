@@ -3,6 +3,7 @@
 mod adopt;
 mod block_buffer;
 mod compact;
+mod compression;
 mod disk;
 pub mod format;
 pub mod framing;

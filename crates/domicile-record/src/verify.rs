@@ -10,8 +10,8 @@ use domicile::{Class, Domicile, Purpose, Request, Result};
 use serde::Serialize;
 
 use crate::format::{
-    Arrivals, BlockHeader, BlockKind, Commit, DataBlock, DirectoryEntry, Footer, IndexEntry, LaneEnd,
-    LaneKey, LaneNo, LaneOpen, Origin, Section, SegmentHeader,
+    Arrivals, BlockHeader, BlockKind, Commit, DirectoryEntry, Footer, IndexEntry, LaneEnd, LaneKey, LaneNo,
+    LaneOpen, Origin, Section, SegmentHeader,
 };
 use crate::reader::{Damage, ReadableLane, Segment, Selection, Source, State, Step, Walker, unreadable};
 use crate::running_hash::{RunningHash, end_hash};
@@ -690,7 +690,7 @@ impl<'a> LaneCheck<'a> {
         let bad = |what| Malformed { what, at: 0 };
         let Some(lane) = self.lane else { return Ok(()) };
         let contents = lane.descriptor.contents;
-        let block = DataBlock::decode(payload)?;
+        let block = lane.decode_data(payload)?;
         block.verify()?;
         let summary = block.summary();
         if summary.first_record != self.records || header.flags.is_continued() != self.inside_record {

@@ -11,8 +11,8 @@ use domicile::{Code, Domicile, Period, Purpose, Scope, Time};
 use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, LaneNo, Limits};
 use domicile_record::framing::Framing;
 use domicile_record::{
-    Segment, SegmentSummary, SegmentWriter, Selection, Sink, Stamp, State, WriterOptions, inspect, verify,
-    why,
+    Recovering, Segment, SegmentSummary, SegmentWriter, Selection, Sink, Stamp, State, WriterOptions,
+    inspect, verify, why,
 };
 
 use crate::octets::Octets;
@@ -147,6 +147,7 @@ impl<'a> History<'a> {
             open_bytes_max: input.pick(&OPEN_BYTES_MAX),
             limits: input.pick(&LIMITS),
             suite: input.pick(&Suite::ALL),
+            ..WriterOptions::default()
         };
         let next_arrival = Some(input.pick(&FIRST_ARRIVALS));
         let (file, region) = (Shared::default(), region());
@@ -544,6 +545,55 @@ impl<'a> History<'a> {
             assert!(length >= lane.committed, "lane {} lost what was committed", lane.number);
         }
         assert!(blocks.next().is_none(), "blocks that nobody wrote");
+        // Without its lane 0 there is nothing to close, and nothing in it was on disk.
+        if whole > 0 {
+            self.recovered(&file);
+        }
+    }
+
+    /// SEG-46: what a crash left is closed, by whichever process, and verifies: everything that was committed is in it, and of the
+    /// rest what was whole.
+    fn recovered(&self, file: &[u8]) {
+        let mut closed = Vec::new();
+        for domicile in [&self.place.domicile, &self.place.second] {
+            let recovering = self.place.run(Recovering::examine(domicile, file)).unwrap().unwrap();
+            let mut cut = 0;
+            let count = |piece: &[u8]| {
+                cut += piece.len();
+                Ok(())
+            };
+            recovering.for_each_cut(count).unwrap();
+            assert_eq!(recovering.cut().map_or(0, |cut| cut.bytes), cut as u64);
+            let (bytes, summary) = recovering.write(Vec::new()).unwrap();
+            assert_eq!(summary.file_bytes, bytes.len() as u64);
+            let verification = self.place.run(verify(domicile, &bytes[..], None)).unwrap();
+            assert!(verification.is_complete(), "{verification:#?}");
+            assert_eq!(*verification.state(), State::Recovered);
+            assert!(self.place.run(Recovering::examine(domicile, &bytes[..])).unwrap().is_none());
+            closed.push(bytes);
+        }
+        // Twice from one file: lane 0 has two keys, and what it says is the same.
+        let [first, second] = &closed[..] else { unreachable!("two processes") };
+        assert_eq!(first.len(), second.len());
+        let [one, other] = [first, second].map(|bytes| nonces_of_region(&Parts::of(bytes).unwrap()));
+        assert!(one.iter().all(|nonce| !other.contains(nonce)), "one nonce in two recoveries");
+        let opening =
+            Segment::open_source(&self.place.domicile, &first[..], Purpose::Support, Selection::all());
+        let segment = self.place.run(opening).unwrap();
+        let mut blocks = segment.blocks();
+        for lane in &self.model.lanes {
+            let place = segment.lanes().iter().find(|known| known.lane == lane.number);
+            let parts = Parts::of(first).unwrap();
+            let of_lane =
+                |block: &&Block| (block.header.kind, block.header.lane) == (BlockKind::Data, lane.number);
+            let mut length = 0;
+            for _ in 0..parts.blocks.iter().filter(of_lane).count() {
+                length += lane.hold_prefix(length, &blocks.next().unwrap().unwrap());
+            }
+            assert!(length >= lane.committed, "lane {} lost what was committed", lane.number);
+            assert!(place.is_some() || lane.committed == 0);
+        }
+        assert!(blocks.next().is_none(), "blocks that nobody wrote");
     }
 
     fn hold_to_limits(&self, parts: &Parts) {
@@ -559,6 +609,11 @@ impl<'a> History<'a> {
         assert!(of_lane.values().all(within), "a lane beyond its limits: {of_lane:?}");
         assert!(of_lane.len() <= usize::try_from(limits.lanes).unwrap());
     }
+}
+
+fn nonces_of_region(parts: &Parts) -> Vec<[u8; 12]> {
+    let sealed = parts.blocks.iter().filter(|block| block.header.flags.is_sealed());
+    sealed.filter(|block| block.header.lane == LaneNo::REGION).map(|block| block.header.nonce).collect()
 }
 
 fn nonces_differ(parts: &Parts) {

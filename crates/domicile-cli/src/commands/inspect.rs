@@ -44,6 +44,7 @@ fn text(result: &InspectJson) -> String {
             let keeps = [
                 lane.event_times.then_some("times"),
                 lane.arrivals.then_some("order"),
+                Some(lane.compression).filter(|compression| *compression != "none"),
                 lane.long_record.then_some("one long record"),
             ];
             let keeps: Vec<_> = keeps.into_iter().flatten().collect();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::thread::JoinHandle;
 
 use domicile::{Code, Domicile, Error, Result, Scope};
-use domicile_record::{Feed, Receipt, Recorder, RecorderOptions, WriterOptions};
+use domicile_record::{Feed, Receipt, Recorder, RecorderOptions, Recovery};
 
 use super::seal::warn_of_near_miss;
 use crate::arguments::{Common, Seal};
@@ -25,7 +25,7 @@ pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: 
     let domicile = Domicile::from_config(&config).await?;
     report.closes(&domicile);
     let mut options = RecorderOptions::default();
-    options.writer = WriterOptions { suite: seal.suite.into(), ..WriterOptions::default() };
+    options.writer = seal.writer_options();
     options.commit_interval = seal.commit_interval;
     options.event_window = config.event_window();
     // Before anything is read: what comes through a pipe cannot be read again.
@@ -41,6 +41,7 @@ pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: 
         tokio::task::spawn_blocking(move || feed.read(&recorder, &scope, reader.open()?)).await
     };
     let fed = fed.map_err(|_| Error::new(Code::InputFailed, "reading was given up"))?;
+    say_recovered(&recorder, report).await;
     // What was read before an error is safe all the same.
     let closed = recorder.close().await;
     let said = saying.join().map_err(|_| Error::new(Code::OutputFailed, "acknowledging was given up"))?;
@@ -61,6 +62,23 @@ pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: 
     said.map_err(|source| {
         Error::output_failed("the acknowledgements could not be written", source).at("standard output")
     })
+}
+
+/// Says what became of segments that earlier runs left without an end.
+async fn say_recovered(recorder: &Recorder, report: &Report) {
+    for (path, outcome) in recorder.recovered().await.iter() {
+        match outcome {
+            Ok(Recovery::Closed { .. }) => report.say(&format!("{}: closed behind a crash", path.display())),
+            Ok(Recovery::Empty { kept }) => {
+                report.say(&format!("{}: nothing in it was ever durable", kept.display()));
+            }
+            Ok(Recovery::Whole) => {}
+            Err(error) => {
+                let path = path.display();
+                report.warn(&format!("{path}: not recovered: {error}; `domicile recover` says more"));
+            }
+        }
+    }
 }
 
 /// Says each receipt, until the recorder ends or nobody reads along.

@@ -9,9 +9,7 @@ use domicile::engine::{Engines, Suite};
 use domicile::files::{self, NewFile};
 use domicile::{Code, Config, Domicile, Error, RecordType, Region, Result, Scope, Time};
 use domicile_record::format::Origin;
-use domicile_record::{
-    Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, SegmentSummary, WriterOptions,
-};
+use domicile_record::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, SegmentSummary};
 use serde::Serialize;
 
 use crate::arguments::{self, Common, Seal};
@@ -190,7 +188,7 @@ fn options(seal: &Seal, report: &Report) -> Result<IntakeOptions> {
         arguments::Elsewhere::Post => Elsewhere::Post,
         arguments::Elsewhere::Skip => Elsewhere::Skip,
     };
-    options.writer = WriterOptions { suite: seal.suite.into(), ..WriterOptions::default() };
+    options.writer = seal.writer_options();
     Ok(options)
 }
 

@@ -20,6 +20,8 @@ pub struct Compacting<'a, S> {
     domicile: &'a Domicile,
     region: Region,
     segments: Vec<Segment<S>>,
+    /// What is replaced: the segments, and whatever they replaced.
+    replaces: BTreeSet<SegmentId>,
     erased: u64,
 }
 
@@ -57,9 +59,29 @@ impl<'a, S: Source> Compacting<'a, S> {
     pub async fn examine(domicile: &'a Domicile, sources: impl IntoIterator<Item = S>) -> Result<Self> {
         let action = Action::Manage(Purpose::Maintenance.into());
         let opening = Opening { domicile, action, selection: Selection::all() };
-        let (mut segments, mut erased) = (Vec::new(), 0);
+        let mut segments = Vec::new();
         for source in sources {
-            let segment = opening.open(source).await?;
+            segments.push(opening.open(source).await?);
+        }
+        let Some(first) = segments.first() else {
+            return Err(Error::new(Code::ArgumentInvalid, "there is no segment to compact"));
+        };
+        let region = first.file.header.place.region.clone();
+        let of_one_region = segments.iter().all(|segment| segment.file.header.place.region == region);
+        let ids: BTreeSet<_> = segments.iter().map(|segment| segment.file.header.id).collect();
+        if !of_one_region || ids.len() != segments.len() {
+            return Err(Error::new(Code::ArgumentInvalid, "segments of several regions, or one twice")
+                .advise("compact each region's segments apart, and each once"));
+        }
+        // Records of what another one replaces are there already.
+        let whole = segments.iter().filter(|segment| segment.state.is_whole());
+        let replaced: BTreeSet<_> = whole
+            .filter_map(|segment| segment.region.as_ref())
+            .flat_map(|region| region.descriptor.replaces.iter().copied())
+            .collect();
+        segments.retain(|segment| !replaced.contains(&segment.file.header.id));
+        let mut erased = 0;
+        for segment in &segments {
             if let Some(error) = segment.state.obstacle() {
                 return Err(error.advise("only what is whole is written anew: recover it first"));
             }
@@ -70,23 +92,13 @@ impl<'a, S: Source> Compacting<'a, S> {
                     None => {}
                 }
             }
-            segments.push(segment);
         }
         segments.sort_by_key(|segment| (segment.file.header.created, segment.file.header.id));
-        let ids: BTreeSet<_> = segments.iter().map(|segment| segment.file.header.id).collect();
-        let Some(first) = segments.first() else {
-            return Err(Error::new(Code::ArgumentInvalid, "there is no segment to compact"));
-        };
-        let region = first.file.header.place.region.clone();
-        let of_one_region = segments.iter().all(|segment| segment.file.header.place.region == region);
-        if !of_one_region || ids.len() != segments.len() {
-            return Err(Error::new(Code::ArgumentInvalid, "segments of several regions, or one twice")
-                .advise("compact each region's segments apart, and each once"));
-        }
-        Ok(Self { domicile, region, segments, erased })
+        let replaces = ids.union(&replaced).copied().collect();
+        Ok(Self { domicile, region, segments, replaces, erased })
     }
 
-    /// The headers of the segments, oldest first.
+    /// The headers of the segments whose records are written, oldest first: those that another one replaces are left out.
     pub fn headers(&self) -> impl Iterator<Item = &SegmentHeader> {
         self.segments.iter().map(|segment| &segment.file.header)
     }
@@ -107,7 +119,7 @@ impl<'a, S: Source> Compacting<'a, S> {
         sink: impl FnOnce(&SegmentHeader) -> Result<O>,
         options: WriterOptions,
     ) -> Result<(O, SegmentSummary)> {
-        let replaces: Vec<SegmentId> = self.headers().map(|header| header.id).collect();
+        let replaces: Vec<SegmentId> = self.replaces.iter().copied().collect();
         let (plans, inputs) = self.plan()?;
         let mut writer =
             SegmentWriter::create_replacing(self.domicile, &self.region, sink, options, replaces).await?;

@@ -58,6 +58,8 @@ pub struct Descriptor {
     pub period: Period,
     /// How they are sealed.
     pub suite: Suite,
+    /// Whether blocks are compressed before they are sealed.
+    pub compression: Compression,
     /// How they stood in the input, if they came from one.
     pub framing: Option<Framing>,
     /// What is kept beside them.
@@ -72,10 +74,45 @@ pub struct Descriptor {
     pub replaces: Vec<SegmentId>,
 }
 
+/// Whether the data blocks of a lane are compressed before they are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// They are not.
+    #[default]
+    None,
+    /// By zstd (RFC 8878), each block on its own.
+    Zstd,
+}
+
+impl Compression {
+    fn code(self) -> u8 {
+        match self {
+            Compression::None => 0x00,
+            Compression::Zstd => 0x01,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0x00 => Some(Compression::None),
+            0x01 => Some(Compression::Zstd),
+            _ => None,
+        }
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
 impl Descriptor {
     const VERSION: u8 = 0x01;
-    /// No lane of version 1 is compressed.
-    const UNCOMPRESSED: u8 = 0x00;
 
     /// A lane of this scope and period, with nothing beside the records.
     #[must_use]
@@ -84,6 +121,7 @@ impl Descriptor {
             scope,
             period,
             suite,
+            compression: Compression::None,
             framing: None,
             contents: Contents::default(),
             source: 0,
@@ -105,7 +143,7 @@ impl Descriptor {
             .short(self.scope.record_type.as_str().as_bytes(), "record type")?
             .short(self.period.to_string().as_bytes(), "period")?
             .u16(self.suite.code())
-            .u8(Self::UNCOMPRESSED)
+            .u8(self.compression.code())
             .u8(framing)
             .u8(parameter)
             .u8(self.contents.code())
@@ -151,9 +189,7 @@ impl Descriptor {
         }
         let period = input.text("period")?.parse().map_err(|_| bad("period"))?;
         let suite = Suite::from_code(input.u16("suite of the lane")?).ok_or(bad("suite of the lane"))?;
-        if input.u8("compression")? != Self::UNCOMPRESSED {
-            return Err(bad("compression"));
-        }
+        let compression = Compression::from_code(input.u8("compression")?).ok_or(bad("compression"))?;
         let framing = match (input.u8("framing")?, input.u8("framing")?) {
             (0, 0) => None,
             (kind, parameter) => Some(Framing::from_code(kind, parameter).ok_or(bad("framing"))?),
@@ -177,8 +213,18 @@ impl Descriptor {
             replaces.push(SegmentId(input.array("replaced segment")?));
         }
         input.end("end of the descriptor")?;
-        let descriptor =
-            Self { scope, period, suite, framing, contents, source, context, findable, replaces };
+        let descriptor = Self {
+            scope,
+            period,
+            suite,
+            compression,
+            framing,
+            contents,
+            source,
+            context,
+            findable,
+            replaces,
+        };
         if !descriptor.is_canonical() {
             return Err(bad("context, findable fields or replaced segments"));
         }
@@ -210,6 +256,7 @@ impl Descriptor {
 
     fn says_nothing_of_records(&self) -> bool {
         self.framing.is_none()
+            && self.compression == Compression::None
             && self.contents == Contents::default()
             && self.source == 0
             && self.context.is_empty()

@@ -19,7 +19,7 @@ mod sealed_record;
 pub use block::{BlockFlags, BlockHeader, BlockKind, padded};
 pub use commit::Commit;
 pub use data::{Arrivals, DataBlock, DataSummary, Records, TimeSpan};
-pub use descriptor::{Contents, Descriptor, Findable};
+pub use descriptor::{Compression, Contents, Descriptor, Findable};
 pub use directory::{DirectoryEntry, Summary};
 pub use footer::{Footer, FooterEntry, LaneKey, Trailer, footer_block};
 pub(crate) use header::path_of;

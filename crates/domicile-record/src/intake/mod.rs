@@ -587,6 +587,7 @@ impl<O: Outlet> Intake<O> {
             }
         };
         let descriptor = Descriptor {
+            compression: self.options.writer.compression,
             framing: Some(source.framing),
             contents: Contents { event_times: self.options.time.is_some(), arrivals: true, ..contents },
             source: source.number,

@@ -8,8 +8,10 @@ use domicile::{Code, Error, Result};
 
 use super::map::{LanePlace, SegmentFile, missing_block};
 use super::source::Source;
+use crate::compression::decompress;
 use crate::format::{
-    Arrivals, BlockHeader, BlockKind, DataBlock, Descriptor, IndexEntry, LaneEnd, Section, Sections, TimeSpan,
+    Arrivals, BlockHeader, BlockKind, Compression, DataBlock, Descriptor, IndexEntry, LaneEnd, Section,
+    Sections, TimeSpan,
 };
 use crate::open::LaneOpener;
 use crate::running_hash::end_hash;
@@ -163,7 +165,15 @@ impl ReadableLane {
             return Ok(None);
         }
         self.open_block(&header, &encoded, &mut body)?;
-        DataBlock::decode(body).map(Some).map_err(|source| self.malformed(sequence, source))
+        self.decode_data(body).map(Some).map_err(|source| self.malformed(sequence, source))
+    }
+
+    /// The data block of an opened payload.
+    pub(crate) fn decode_data(&self, body: Vec<u8>) -> Result<DataBlock, Malformed> {
+        match self.descriptor.compression {
+            Compression::None => DataBlock::decode(body),
+            _ => DataBlock::decode(decompress(&body)?),
+        }
     }
 
     /// Opens a block of this lane in place.
@@ -373,7 +383,7 @@ impl LaneCursor {
             return Ok(None);
         }
         let malformed = |source| lane.malformed(sequence, source);
-        let block = DataBlock::decode(std::mem::take(body)).map_err(malformed)?;
+        let block = lane.decode_data(std::mem::take(body)).map_err(malformed)?;
         self.check(lane, &header, &block).map_err(malformed)?;
         Ok(Some(block))
     }

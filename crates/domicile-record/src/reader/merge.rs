@@ -150,7 +150,7 @@ impl Input<'_> {
         let mut body = Vec::new();
         let (header, encoded) = file.read_block(&self.lane.place, self.sequence, &mut body)?;
         self.lane.open_block(&header, &encoded, &mut body)?;
-        DataBlock::decode(body).map_err(|source| self.lane.malformed(self.sequence, source))
+        self.lane.decode_data(body).map_err(|source| self.lane.malformed(self.sequence, source))
     }
 
     fn write_long_record<S: Source>(

@@ -617,6 +617,7 @@ fn unlock_lane<S: Source>(
     segment_leaf: &SegmentLeaf,
 ) -> Result<ReadableLane> {
     let misfit = |source| Error::new(Code::SegmentCorrupt, "a lane's opening is damaged").because(source);
+    crate::compression::check(open.descriptor.compression)?;
     let descriptor = open.descriptor.encode().map_err(misfit)?;
     let owner = lane_key::owner(&file.header, &descriptor, &open.commitment);
     let lease = Some(leaf.lease().clone());

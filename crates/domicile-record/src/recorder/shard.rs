@@ -218,6 +218,7 @@ impl ShardState {
         let contents =
             Contents { event_times: options.event_times, arrivals: options.arrivals, ..Contents::default() };
         let descriptor = Descriptor {
+            compression: base.options.writer.compression,
             framing: options.framing,
             contents,
             ..Descriptor::new(scope.clone(), period, base.options.writer.suite)

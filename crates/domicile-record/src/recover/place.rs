@@ -121,9 +121,12 @@ fn kept_beside(path: &Path, at: u64) -> PathBuf {
     with_ending(path, &format!(".cut-{at}"))
 }
 
-/// Whether this is the name of a file that was written beside its place when its process died, or that is so now.
+/// Whether this is the name of a file that was written beside its place when its process died, or that is so now: then it is
+/// locked. What other writers keep under names of their own is not meant.
 pub(crate) fn is_left_over(name: &OsStr) -> bool {
-    name.as_encoded_bytes().ends_with(PART.as_bytes())
+    let name = name.as_encoded_bytes();
+    let of_a_segment = memchr::memmem::find(name, b".dseg").is_some_and(|at| at > 0);
+    of_a_segment && !name.starts_with(b".") && name.ends_with(PART.as_bytes())
 }
 
 /// How the name of a file ends that is not whole yet.
@@ -152,4 +155,21 @@ fn written_beside(disk: &dyn Disk, path: &Path) -> Result<FileSink> {
 
 fn failed(source: io::Error) -> Error {
     Error::output_failed("the recovered segment could not be written", source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_write_is_not_left_over() {
+        for name in ["a1.dseg.part", "a1.dseg.cut-7.part"] {
+            assert!(is_left_over(OsStr::new(name)), "{name}");
+        }
+        for name in
+            [".domicile-12ab.part", "a1.dseg", "a1.dseg.cut-7", "notes.part", ".a1.dseg.part", ".dseg.part"]
+        {
+            assert!(!is_left_over(OsStr::new(name)), "{name}");
+        }
+    }
 }

@@ -9,9 +9,10 @@ use domicile::{Code, Error, Period, Result};
 use super::index::IndexBuilder;
 use super::output::{Output, Sink};
 use crate::block_buffer::BlockBuffer;
+use crate::compression::Packer;
 use crate::format::{
-    Arrivals, BlockFlags, BlockHeader, BlockKind, Contents, DataSummary, DirectoryEntry, LaneEnd, LaneKey,
-    LaneNo, Section, TimeSpan,
+    Arrivals, BlockFlags, BlockHeader, BlockKind, Compression, Contents, DataSummary, DirectoryEntry,
+    LaneEnd, LaneKey, LaneNo, Section, TimeSpan,
 };
 use crate::running_hash::end_hash;
 use crate::seal::LaneSealer;
@@ -56,6 +57,7 @@ pub(super) struct Lane {
     /// How long its data key may be used; none at a post, whose segment drops its keys with it.
     pub(super) lease: Option<Lease>,
     pub(super) contents: Contents,
+    pub(super) compression: Compression,
     pub(super) takes: Kept,
     pub(super) stamp_bytes: u8,
     pub(super) period: Period,
@@ -295,6 +297,7 @@ impl Lane {
     pub(super) fn seal_data<S: Sink>(
         &mut self,
         output: &mut Output<S>,
+        packer: &mut Packer,
         full: FullBlock,
         nonce: Nonce,
         now: i64,
@@ -326,8 +329,13 @@ impl Lane {
             flags.must |= BlockFlags::CONTINUES;
         }
         let sequence = self.sealer.next_sequence();
-        let tag = self.sealer.seal(BlockKind::Data, flags, output.ordinal(), nonce, &mut block.buffer)?;
-        self.offsets.push(output.write_sealed(block.buffer.block(), &tag)?);
+        let mut packed = match self.compression {
+            Compression::None => None,
+            _ => Some(packer.compress(block.buffer.payload())?),
+        };
+        let buffer = packed.as_mut().unwrap_or(&mut block.buffer);
+        let tag = self.sealer.seal(BlockKind::Data, flags, output.ordinal(), nonce, buffer)?;
+        self.offsets.push(output.write_sealed(buffer.block(), &tag)?);
         self.index.add(sequence, summary.first_record, whole_records, lowest_arrival, summary.span);
         self.totals.data_blocks += 1;
         self.totals.records += whole_records;

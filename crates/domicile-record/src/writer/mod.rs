@@ -19,9 +19,10 @@ use domicile::{
 pub use lane::Stamp;
 pub use output::Sink;
 
+use crate::compression::Packer;
 use crate::format::{
-    BlockKind, Commit, Contents, Descriptor, DirectoryEntry, Footer, LaneKey, LaneNo, Limits, Origin,
-    PAYLOAD_BYTES_MAX, SegmentHeader, SegmentId, path_of,
+    BlockKind, Commit, Compression, Contents, Descriptor, DirectoryEntry, Footer, LaneKey, LaneNo, Limits,
+    Origin, PAYLOAD_BYTES_MAX, SegmentHeader, SegmentId, path_of,
 };
 use crate::lane_key;
 use crate::region_end::RegionEnd;
@@ -39,6 +40,9 @@ pub struct WriterOptions {
     pub block_bytes: usize,
     /// Octets of memory that all unsealed blocks together may take; past it the fuller ones are sealed.
     pub open_bytes_max: usize,
+    /// Whether lanes that an intake or a recorder opens are compressed. They are not, unless somebody says so: what compression
+    /// leaks stands in the specification.
+    pub compression: Compression,
     /// Where writing stops; never beyond the format's own limits.
     pub limits: Limits,
 }
@@ -54,6 +58,7 @@ impl Default for WriterOptions {
             suite: Suite::default(),
             block_bytes: 64 << 10,
             open_bytes_max: 32 << 20,
+            compression: Compression::None,
             limits: Limits::FORMAT,
         }
     }
@@ -76,6 +81,7 @@ pub struct SegmentWriter<S: Sink> {
     /// Blocks that are sealed in the next pass.
     full: Vec<FullBlock>,
     spare: SpareBlocks,
+    packer: Packer,
     /// When what is sealed from now on was sealed first, where that was before.
     sealed_at: Option<i64>,
     failed: bool,
@@ -242,6 +248,7 @@ impl<S: Sink> SegmentWriter<S> {
             open_bytes: 0,
             full: Vec::with_capacity(PASS_BLOCKS),
             spare: SpareBlocks::default(),
+            packer: Packer::default(),
             sealed_at: None,
             failed: false,
         };
@@ -544,7 +551,9 @@ impl<S: Sink> SegmentWriter<S> {
         }
         let key = LaneKey::new(descriptor.scope.clone(), descriptor.period, lane);
         let lease: Option<Lease> = leaf.as_ref().map(|leaf| leaf.lease().clone());
-        let (contents, period) = (descriptor.contents, descriptor.period);
+        let (contents, period, compression) =
+            (descriptor.contents, descriptor.period, descriptor.compression);
+        crate::compression::check(compression)?;
         self.guarded(|writer| {
             let header = &writer.header;
             let (ordinal, engine, limits) = (writer.output.ordinal(), writer.engine, writer.options.limits);
@@ -592,6 +601,7 @@ impl<S: Sink> SegmentWriter<S> {
                 sealer,
                 lease,
                 contents,
+                compression,
                 takes: lane::Kept::of(lane, contents),
                 period,
                 stamp_bytes: Lane::stamp_bytes(contents),
@@ -743,7 +753,7 @@ impl<S: Sink> SegmentWriter<S> {
             let nonces = Nonces::draw(&**writer.hand.randomness(), writer.full.len())?;
             for (full, nonce) in writer.full.drain(..).zip(nonces) {
                 let Some(slot) = writer.lanes.get_mut(full.lane) else { continue };
-                let emptied = slot.seal_data(&mut writer.output, full, nonce, now)?;
+                let emptied = slot.seal_data(&mut writer.output, &mut writer.packer, full, nonce, now)?;
                 writer.spare.give(emptied);
             }
             Ok(())

@@ -1,0 +1,102 @@
+//! System calls that fail: whichever it is, and whenever, what the program said to be safe is there, and what it left is closed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails; what is left out must not look like what passed"
+)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use domicile_tests::long_form;
+use domicile_tests::program::{path, program, succeed};
+
+const RECORDS: u64 = 400;
+
+/// Runs the program with this injection; how many records it said to be safe.
+fn acknowledged(place: &Path, out: &Path, injection: &str) -> u64 {
+    let mut child = Command::new("strace")
+        .current_dir(place)
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("trace={}", injection.split(':').next().unwrap()))
+        .arg("-e")
+        .arg(format!("inject={injection}"))
+        .arg(path())
+        .args(["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"])
+        .args(["--commit-interval", "1ms", "-o"])
+        .arg(out)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feeding = std::thread::spawn(move || {
+        for number in 0..RECORDS {
+            // A program that gave up reads nothing more.
+            if stdin.write_all(format!("{number}\n").as_bytes()).is_err() {
+                return;
+            }
+            if number % 40 == 39 {
+                std::thread::sleep(std::time::Duration::from_millis(3));
+            }
+        }
+    });
+    let said = child.wait_with_output().unwrap();
+    feeding.join().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    said.lines().filter_map(|line| line.parse().ok()).max().unwrap_or(0)
+}
+
+#[test]
+fn whatever_call_fails_what_was_said_to_be_safe_is_there() {
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: strace is not here, or may not trace; scripts/test installs it");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    succeed(program().arg("init").arg(place.path()));
+    let home = ["home", "choose", "acme", "voice", "--region", "eu-central-1"];
+    succeed(program().current_dir(&place).args(home));
+    let (mut runs, mut failed, mut safe_in_all) = (0, 0, 0);
+    let calls =
+        ["write", "pwrite64", "fdatasync", "fsync", "openat", "rename", "flock", "mkdir", "ftruncate"];
+    let times: Vec<u32> = if long_form() { (1..40).collect() } else { vec![1, 2, 4, 9] };
+    for call in calls {
+        for error in ["EIO", "ENOSPC"] {
+            for from in &times {
+                let out = place.path().join(format!("out-{runs}"));
+                runs += 1;
+                let safe = acknowledged(place.path(), &out, &format!("{call}:error={error}:when={from}+3"));
+                failed += u32::from(safe < RECORDS);
+                safe_in_all += safe;
+                let what = format!("{call} {error} from {from}: {safe} were safe");
+                let left = out.exists() && std::fs::read_dir(&out).unwrap().next().is_some();
+                if !left {
+                    assert_eq!(safe, 0, "{what}");
+                    continue;
+                }
+                let closed = program().current_dir(&place).arg("recover").arg(&out).output().unwrap();
+                if !closed.status.success() {
+                    // A directory without a segment in it.
+                    assert_eq!(safe, 0, "{what}: {}", String::from_utf8_lossy(&closed.stderr));
+                    continue;
+                }
+                let opened = program().current_dir(&place).args(["open", "--purpose", "support"]).arg(&out);
+                let opened = opened.output().unwrap();
+                let text = String::from_utf8(opened.stdout).unwrap();
+                let mut numbers: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+                numbers.sort_unstable();
+                let first: Vec<u64> = numbers.iter().copied().take_while(|number| *number < safe).collect();
+                assert_eq!(first, (0..safe).collect::<Vec<_>>(), "{what}");
+            }
+        }
+    }
+    assert!(
+        failed > 5 && safe_in_all > RECORDS,
+        "{failed} of {runs} runs met a fault, {safe_in_all} records"
+    );
+}
