@@ -85,8 +85,9 @@ fn whatever_call_fails_what_was_said_to_be_safe_is_there() {
                     assert_eq!(safe, 0, "{what}: {}", String::from_utf8_lossy(&closed.stderr));
                     continue;
                 }
-                let opened = program().current_dir(&place).args(["open", "--purpose", "support"]).arg(&out);
-                let opened = opened.output().unwrap();
+                let mut open = program();
+                open.current_dir(&place).args(["open", "--purpose", "support"]).arg(&out);
+                let opened = open.output().unwrap();
                 let text = String::from_utf8(opened.stdout).unwrap();
                 let mut numbers: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
                 numbers.sort_unstable();
