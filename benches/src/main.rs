@@ -1,5 +1,5 @@
 //! Floor, ideal and this library over the same records, interleaved in one run; with `keys`, the key
-//! hierarchy; with `commit`, the commit path.
+//! hierarchy; with `commit`, the commit path; with `read`, files.
 //!
 //! Ratios are the result; absolute figures are notes. What each case does stands with it; all of them
 //! move the same records, and say so: a case that saw other octets fails the run.
@@ -13,6 +13,7 @@
 )]
 
 mod commit;
+mod files;
 mod ideal;
 mod keys;
 mod machine;
@@ -59,13 +60,16 @@ fn main() {
     if let Some(("commit", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return commit::run(rest);
     }
+    if let Some(("read", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return files::run(rest);
+    }
     let quick = arguments.first().is_some_and(|first| first == "--quick");
     // For a profile: one engine alone.
     let only = match &arguments[usize::from(quick)..] {
         [] => "",
         [engine] if Engine::available().iter().any(|known| known.as_str() == engine) => engine,
         _ => {
-            eprintln!("usage: scripts/bench [keys|commit] [--quick] [ENGINE | SECTION]");
+            eprintln!("usage: scripts/bench [keys|commit|read] [--quick] [ENGINE | SECTION]");
             std::process::exit(2);
         }
     };
@@ -87,6 +91,8 @@ fn main() {
             cases.push(segment::write(&records, suite, place, &runtime));
             cases.push(ideal::read(&records, suite, *engine));
             cases.push(segment::read(&records, suite, place, &runtime));
+            cases.push(ideal::read_by_two(&records, suite, *engine));
+            cases.push(segment::read_by_two(&records, suite, place, &runtime));
         }
         let measured = rounds::interleave(cases, rounds);
         let rows_of_suite: Vec<_> =

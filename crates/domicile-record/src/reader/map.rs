@@ -106,6 +106,12 @@ impl BlockPlaces {
         }
     }
 
+    /// The blocks that were found at or behind a place, with their offsets.
+    pub(super) fn from(&self, sequence: u32) -> impl Iterator<Item = (u32, u64)> {
+        let first = self.0.partition_point(|(place, _)| *place < sequence);
+        self.0.get(first..).unwrap_or_default().iter().copied()
+    }
+
     /// How many blocks were found.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
