@@ -242,6 +242,14 @@ impl<S: Source> SegmentFile<S> {
         Ok((header, encoded))
     }
 
+    /// Reads the header alone of a block that should be this lane's: nothing vouches for it.
+    pub(super) fn read_block_header(&self, place: &LanePlace, sequence: u32) -> Result<BlockHeader> {
+        let at = place.blocks.get(sequence).ok_or_else(|| missing_block(place, sequence))?;
+        let mut encoded = [0; BlockHeader::BYTES];
+        self.source.read_at(at, &mut encoded).map_err(|source| unreadable(at, source))?;
+        BlockHeader::decode(&encoded, &self.header.id).map_err(|source| no_block(at).because(source))
+    }
+
     /// Reads the block at an offset, whosever it is.
     pub(crate) fn read_block_at(
         &self,

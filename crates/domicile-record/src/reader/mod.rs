@@ -3,6 +3,7 @@
 mod ahead;
 mod erase;
 mod lane;
+mod long;
 mod map;
 mod merge;
 mod parallel;
@@ -29,6 +30,7 @@ pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
 pub(crate) use walk::{Step, Walker};
 
 pub use erase::{Erasable, erase};
+pub use long::LongRecord;
 pub use parallel::BlockOrder;
 pub use replaced::{replaced_among, replaced_by};
 pub use restore::Restored;
