@@ -182,3 +182,48 @@ async fn small_blocks_are_read_many_at_once() {
         assert!(parallel(&segment, threads, BlockOrder::Any).values().eq(&in_turn));
     }
 }
+
+/// Of three hundred lanes: what is asked for by lane, by number and by time is read, and next to nothing beside it.
+#[tokio::test]
+async fn of_many_lanes_only_what_was_asked_for_is_read() {
+    const LANES: u64 = 300;
+    const RECORDS: u64 = 500;
+    let names: Vec<_> = (0..LANES).map(|number| format!("tenant-{number:03}")).collect();
+    let tenants: Vec<_> = names.iter().map(String::as_str).collect();
+    let home = Home::of(&tenants).await;
+    let mut writer = home.writer(WriterOptions { block_bytes: 1000, ..Default::default() }).await;
+    let contents = Contents { event_times: true, ..Contents::default() };
+    let mut lanes = Vec::new();
+    for tenant in &tenants {
+        lanes.push(writer.open_lane(descriptor(tenant, contents), b"").await.unwrap());
+    }
+    for number in 0..RECORDS {
+        for (tenant, lane) in tenants.iter().zip(&lanes) {
+            let stamp = Stamp { time: Some(number.cast_signed() * 1000), arrival: None };
+            writer.append(*lane, record(tenant, number).as_bytes(), stamp).unwrap();
+        }
+    }
+    let (bytes, _) = writer.finish().await.unwrap();
+    let whole = bytes.len() as u64;
+    let of_a_lane = RECORDS * record(tenants[0], 0).len() as u64;
+    assert!(whole > 10_000_000);
+    let (wanted, all) = (Selection::scopes(&[scope("tenant-200")]), Selection::all());
+    let time = |number: i64| Time::from_micros(number * 1000).unwrap();
+    for (name, selection, records, read_max) in [
+        // The lane, a quarter of it beside its records, and the way to it.
+        ("a lane", wanted.clone(), RECORDS, of_a_lane * 5 / 4 + (128 << 10)),
+        ("numbers of a lane", wanted.clone().records(100..110).unwrap(), 10, 64 << 10),
+        ("times of a lane", wanted.from(time(100)).to(time(110)), 10, 64 << 10),
+        ("numbers of all", all.clone().records(100..110).unwrap(), 10 * LANES, whole / 3),
+        ("times of all", all.from(time(100)).to(time(110)), 10 * LANES, whole / 3),
+    ] {
+        let source = Counting::new(&bytes);
+        let segment = open(&home, &source, selection).await;
+        let mut output = Vec::new();
+        let restored = segment.restore(&mut output).unwrap();
+        assert!(restored.failures.is_empty(), "{name}: {:?}", restored.failures);
+        assert_eq!(restored.records, records, "{name}");
+        let read = source.read();
+        assert!(read < read_max, "{name}: {read} octets of {whole}, not {read_max}");
+    }
+}
