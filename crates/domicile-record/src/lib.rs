@@ -29,8 +29,8 @@ pub use disk::{Disk, DiskFile, LocalDisk};
 pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
 pub use reader::{
-    BlockOrder, Blocks, Erasable, LongRecord, Restored, Segment, SegmentLane, Selection, Source, State,
-    erase, replaced_among, replaced_by,
+    BlockOrder, Blocks, Erasable, Follower, LongRecord, News, Restored, Segment, SegmentLane, Selection,
+    Source, State, erase, replaced_among, replaced_by,
 };
 pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
 pub use recover::{Cut, Recovering, Recovery, recover};

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod doctor;
+pub(crate) mod follow;
 pub(crate) mod home;
 pub(crate) mod init;
 pub(crate) mod inspect;

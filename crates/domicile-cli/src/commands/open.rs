@@ -41,6 +41,9 @@ struct FileJson {
 pub(crate) async fn run(common: &Common, open: &Open, report: &Report) -> Result<()> {
     let request = Request::new(open.purpose, open.reference.as_deref())?;
     let selection = selection(open)?;
+    if open.follow {
+        return super::follow::run(common, &open.files, request, selection, report).await;
+    }
     let inputs = Input::all(&open.files, Some("dseg"), report)?;
     let domicile = input::domicile(common, report).await?;
     let opening = Opening { domicile, request, selection, bytes: open.bytes.clone(), report };

@@ -396,6 +396,37 @@ impl LaneCursor {
         }
     }
 
+    /// Is given the blocks of a lane, from its first on, by whoever finds them.
+    pub(super) fn following() -> Self {
+        Self { stretch: Stretch::from_start(), ..Self::part(0..0, true) }
+    }
+
+    /// Takes a block of the lane that was opened, and checks that it follows those before: its records, if it holds any.
+    pub(super) fn follow(
+        &mut self,
+        lane: &ReadableLane,
+        header: &BlockHeader,
+        body: &mut Vec<u8>,
+    ) -> Result<Option<DataBlock>> {
+        let malformed = |source| lane.malformed(header.sequence, source);
+        match header.kind {
+            BlockKind::Data => {
+                let block = DataBlock::decode(std::mem::take(body)).map_err(malformed)?;
+                self.check(lane, header, &block).map_err(malformed)?;
+                Ok(Some(block))
+            }
+            BlockKind::LaneEnd => {
+                let end = LaneEnd::decode(body).map_err(malformed)?;
+                if self.stretch.is_all_of(&end) {
+                    Ok(None)
+                } else {
+                    Err(malformed(bad("totals of the lane")))
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Reads small blocks that lie near one another at once.
     pub(super) fn reading_ahead(self) -> Self {
         self.using(Buffers::default())

@@ -150,6 +150,18 @@ impl<S: Source> SegmentFile<S> {
         Ok(Self { source, length, header, map })
     }
 
+    /// Reads the header alone, of a file that grows: whoever reads it looks for blocks by himself.
+    pub(super) fn growing(source: S) -> Result<Self> {
+        let (header, length) = read_header(&source)?;
+        Ok(Self { source, length, header, map: Map::Walked(WalkedMap::default()) })
+    }
+
+    /// Takes note of how long the file is by now.
+    pub(super) fn look_again(&mut self) -> Result<()> {
+        self.length = self.source.length().map_err(|source| unreadable(0, source))?;
+        Ok(())
+    }
+
     /// Leaves the footer and walks, because what it said was not so.
     pub(crate) fn rewalk(&mut self) -> Result<&WalkedMap> {
         if let Map::Footer(_) = self.map {

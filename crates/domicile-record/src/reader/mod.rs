@@ -2,6 +2,7 @@
 
 mod ahead;
 mod erase;
+mod follow;
 mod lane;
 mod long;
 mod map;
@@ -30,6 +31,7 @@ pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
 pub(crate) use walk::{Step, Walker};
 
 pub use erase::{Erasable, erase};
+pub use follow::{Follower, News};
 pub use long::LongRecord;
 pub use parallel::BlockOrder;
 pub use replaced::{replaced_among, replaced_by};
