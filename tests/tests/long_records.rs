@@ -70,7 +70,7 @@ fn check<S: Source>(segment: &Segment<S>, length: u64, name: &str) {
         assert_eq!(count, expected.len() as u64, "{name}");
     }
     let mut last = vec![0; usize::try_from(length.min(100)).unwrap()];
-    let from = record.seek(SeekFrom::End(-last.len().cast_signed() as i64)).unwrap();
+    let from = record.seek(SeekFrom::End(-i64::try_from(last.len()).unwrap())).unwrap();
     record.read_exact(&mut last).unwrap();
     assert!(last == octets(from..length), "{name}: its end");
     assert!(record.seek(SeekFrom::Current(i64::MIN)).is_err(), "{name}");
