@@ -33,7 +33,7 @@ async fn four_threads_take_16_mib_and_a_block_each() {
     // On a disk: what lies in memory as a file does not count.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("large.dseg");
-    let mut written = 0;
+    let (mut written, mut most) = (0, 0);
     for block_bytes in [BLOCK_BYTES, 2000] {
         let options = WriterOptions { block_bytes, ..WriterOptions::default() };
         let file = File::create(&path).unwrap();
@@ -61,8 +61,10 @@ async fn four_threads_take_16_mib_and_a_block_each() {
         read.unwrap();
         let taken = memory().0.saturating_sub(before);
         assert_eq!(seen.into_inner(), 90_000_000);
-        assert!(taken > 0 && taken < (16 << 20) + (THREADS * BLOCK_BYTES) as u64, "{taken} octets");
+        assert!(taken < (16 << 20) + (THREADS * BLOCK_BYTES) as u64, "{taken} octets");
+        most = most.max(taken);
         println!("blocks of {block_bytes}: {} KiB for {THREADS} threads", taken >> 10);
     }
     assert_eq!(written, 180_000_000);
+    assert!(most > 0, "it was not measured");
 }
