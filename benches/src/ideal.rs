@@ -1,6 +1,7 @@
 //! The limit: copying alone, and copying with one AEAD call for each full block.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domicile::danger;
 use domicile::engine::{ContentKey, Engine, Suite};
@@ -63,6 +64,38 @@ pub(crate) fn read(records: &Records, suite: Suite, engine: Engine) -> Case<'_> 
         (seen, total)
     })
 }
+
+/// The same on two threads, which take blocks in turns.
+pub(crate) fn read_by_two(records: &Records, suite: Suite, engine: Engine) -> Case<'_> {
+    let key = key(suite, engine);
+    let total = records.as_bytes().len() as u64;
+    let blocks =
+        blocks(records, |number, block| key.seal(danger::nonce(nonce(number)), &ASSOCIATED, block).unwrap());
+    case("ideal/read/2 threads", Some(engine), total, move || {
+        let next = AtomicUsize::new(0);
+        let read = || {
+            let mut seen = 0;
+            loop {
+                let part = next.fetch_add(PART_BLOCKS, Ordering::Relaxed);
+                if part >= blocks.len() {
+                    return seen;
+                }
+                let of_part = &blocks[part..blocks.len().min(part + PART_BLOCKS)];
+                seen += walk_blocks(of_part, |number, block, tag| {
+                    key.open(&nonce(part as u64 + number), &ASSOCIATED, block, tag).unwrap();
+                });
+            }
+        };
+        let seen = std::thread::scope(|scope| {
+            let other = scope.spawn(read);
+            read() + other.join().unwrap()
+        });
+        (seen, total)
+    })
+}
+
+/// Blocks that a thread takes at once: as many as the library's own threads do.
+const PART_BLOCKS: usize = 16;
 
 struct Block {
     sealed: Vec<u8>,

@@ -1,5 +1,6 @@
 //! Floor, ideal and this library over the same records, interleaved in one run; with `keys`, the key
-//! hierarchy; with `commit`, the commit path; with `records`, single sealed records.
+//! hierarchy; with `commit`, the commit path; with `records`, single sealed records; with
+//! `read`, files.
 //!
 //! Ratios are the result; absolute figures are notes. What each case does stands with it; all of them
 //! move the same records, and say so: a case that saw other octets fails the run.
@@ -13,6 +14,7 @@
 )]
 
 mod commit;
+mod files;
 mod ideal;
 mod keys;
 mod machine;
@@ -63,13 +65,16 @@ fn main() {
     if let Some(("records", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return records::run(rest);
     }
+    if let Some(("read", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return files::run(rest);
+    }
     let quick = arguments.first().is_some_and(|first| first == "--quick");
     // For a profile: one engine alone.
     let only = match &arguments[usize::from(quick)..] {
         [] => "",
         [engine] if Engine::available().iter().any(|known| known.as_str() == engine) => engine,
         _ => {
-            eprintln!("usage: scripts/bench [keys|commit|records] [--quick] [ENGINE | SECTION]");
+            eprintln!("usage: scripts/bench [keys|commit|records|read] [--quick] [ENGINE | SECTION]");
             std::process::exit(2);
         }
     };
@@ -91,6 +96,8 @@ fn main() {
             cases.push(segment::write(&records, suite, place, &runtime));
             cases.push(ideal::read(&records, suite, *engine));
             cases.push(segment::read(&records, suite, place, &runtime));
+            cases.push(ideal::read_by_two(&records, suite, *engine));
+            cases.push(segment::read_by_two(&records, suite, place, &runtime));
         }
         let measured = rounds::interleave(cases, rounds);
         let rows_of_suite: Vec<_> =

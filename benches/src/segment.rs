@@ -2,14 +2,16 @@
 
 use std::hint::black_box;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use domicile::engine::{Engine, Suite};
 use domicile::kms::{Kms, LocalKms};
 use domicile::store::MemoryStore;
 use domicile::{Domicile, KnownRegion, Purpose, RecordType, Scope};
-use domicile_record::format::{Descriptor, LaneNo};
-use domicile_record::{Segment, SegmentWriter, Selection, Sink, Stamp, WriterOptions};
+use domicile_record::format::{DataBlock, Descriptor, LaneNo};
+use domicile_record::{BlockOrder, Segment, SegmentWriter, Selection, Sink, Stamp, WriterOptions};
 use domicile_samples::Records;
 use tokio::runtime::Runtime;
 
@@ -53,8 +55,12 @@ impl Place {
         &self.scope
     }
 
-    async fn writer<S: Sink>(&self, sink: S, suite: Suite) -> (SegmentWriter<S>, LaneNo) {
-        let options = WriterOptions { suite, ..WriterOptions::default() };
+    pub(crate) async fn writer<S: Sink>(
+        &self,
+        sink: S,
+        options: WriterOptions,
+    ) -> (SegmentWriter<S>, LaneNo) {
+        let suite = options.suite;
         let region = REGION.parse().unwrap();
         let mut writer = SegmentWriter::create(&self.domicile, &region, sink, options).await.unwrap();
         let descriptor = Descriptor::new(self.scope.clone(), "2026-11".parse().unwrap(), suite);
@@ -76,7 +82,8 @@ pub(crate) fn write<'a>(
         ideal: Some("ideal/write/300B".to_owned()),
         expected: records.as_bytes().len() as u64,
         run: Box::new(move || {
-            let (mut writer, lane) = runtime.block_on(place.writer(Counter::default(), suite));
+            let (mut writer, lane) = runtime
+                .block_on(place.writer(Counter::default(), WriterOptions { suite, ..Default::default() }));
             for record in records.iter() {
                 writer.append(lane, record, Stamp::default()).unwrap();
             }
@@ -93,32 +100,66 @@ pub(crate) fn read<'a>(
     place: &'a Place,
     runtime: &'a Runtime,
 ) -> Case<'a> {
+    reading("read/300B", records, suite, place, runtime, |segment| {
+        let mut seen = 0;
+        let walked = segment.for_each_block(|block| {
+            seen += walk(block);
+            Ok(())
+        });
+        walked.unwrap();
+        seen
+    })
+}
+
+/// The same on two threads.
+pub(crate) fn read_by_two<'a>(
+    records: &'a Records,
+    suite: Suite,
+    place: &'a Place,
+    runtime: &'a Runtime,
+) -> Case<'a> {
+    reading("read/2 threads", records, suite, place, runtime, |segment| {
+        let seen = AtomicU64::new(0);
+        let two = NonZeroUsize::new(2).unwrap();
+        let walked = segment.for_each_block_parallel(two, BlockOrder::Any, |_, block| {
+            seen.fetch_add(walk(block), Ordering::Relaxed);
+            Ok(())
+        });
+        walked.unwrap();
+        seen.into_inner()
+    })
+}
+
+pub(crate) fn walk(block: &DataBlock) -> u64 {
+    block.into_iter().map(|record| black_box(record).len() as u64).sum()
+}
+
+fn reading<'a>(
+    name: &str,
+    records: &'a Records,
+    suite: Suite,
+    place: &'a Place,
+    runtime: &'a Runtime,
+    read: impl Fn(&Segment<&[u8]>) -> u64 + 'a,
+) -> Case<'a> {
     let bytes = runtime.block_on(async {
-        let (mut writer, lane) = place.writer(Vec::new(), suite).await;
+        let (mut writer, lane) =
+            place.writer(Vec::new(), WriterOptions { suite, ..Default::default() }).await;
         for record in records.iter() {
             writer.append(lane, record, Stamp::default()).unwrap();
         }
         writer.finish().await.unwrap().0
     });
     Case {
-        name: "segment/read/300B".to_owned(),
+        name: format!("segment/{name}"),
         engine: Some(place.engine),
-        ideal: Some("ideal/read/300B".to_owned()),
+        ideal: Some(format!("ideal/{name}")),
         expected: records.as_bytes().len() as u64,
         run: Box::new(move || {
             let opening =
-                Segment::open_source(&place.domicile, &bytes, Purpose::Verification, Selection::all());
+                Segment::open_source(&place.domicile, &bytes[..], Purpose::Verification, Selection::all());
             let segment = runtime.block_on(opening).unwrap();
-            let mut seen = 0;
-            segment
-                .for_each_block(|block| {
-                    for record in block {
-                        seen += black_box(record).len() as u64;
-                    }
-                    Ok(())
-                })
-                .unwrap();
-            (seen, bytes.len() as u64)
+            (read(&segment), bytes.len() as u64)
         }),
     }
 }

@@ -109,18 +109,24 @@ impl Outlet for InMemory {
 pub struct Counting<'a> {
     bytes: &'a [u8],
     read: AtomicU64,
+    reads: AtomicU64,
 }
 
 impl<'a> Counting<'a> {
     /// A file of which nothing was read yet.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, read: AtomicU64::new(0) }
+        Self { bytes, read: AtomicU64::new(0), reads: AtomicU64::new(0) }
     }
 
     /// The octets that were read so far, each as often as it was.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// How many reads there were so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 }
 
@@ -131,6 +137,7 @@ impl Source for Counting<'_> {
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> std::io::Result<()> {
         self.read.fetch_add(into.len() as u64, Ordering::Relaxed);
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.bytes.read_at(at, into)
     }
 }

@@ -599,6 +599,12 @@ pub(crate) struct Open {
     /// Records by number, from 0, B not included; either may be left out
     #[arg(long, value_name = "A..B", value_parser = records)]
     pub(crate) records: Option<std::ops::Range<u64>>,
+    /// Octets of a record that is alone in its lane, such as a recording, from 0, B not included; either may be left out
+    #[arg(long, value_name = "A..B", value_parser = records, conflicts_with_all = ["from", "to", "records"])]
+    pub(crate) bytes: Option<std::ops::Range<u64>>,
+    /// Follow one segment that is still written: records as they become durable, until it ends
+    #[arg(long, conflicts_with_all = ["from", "to", "records", "bytes", "output"])]
+    pub(crate) follow: bool,
     /// Where to write; otherwise standard output
     #[arg(long, short, value_name = "OUT")]
     pub(crate) output: Option<PathBuf>,

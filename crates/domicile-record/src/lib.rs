@@ -32,8 +32,8 @@ pub use disk::{Disk, DiskFile, LocalDisk};
 pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
 pub use reader::{
-    Blocks, Erasable, Restored, Segment, SegmentLane, Selection, Source, State, erase, header_of,
-    replaced_among, replaced_by,
+    BlockOrder, Blocks, Erasable, Follower, LongRecord, News, Restored, Segment, SegmentLane, Selection,
+    Source, State, erase, header_of, replaced_among, replaced_by,
 };
 pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
 pub use recover::{Cut, Recovering, Recovery, recover};

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod compact;
 pub(crate) mod doctor;
+pub(crate) mod follow;
 pub(crate) mod home;
 pub(crate) mod init;
 pub(crate) mod inspect;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use domicile::files::NewFile;
@@ -42,9 +43,12 @@ struct FileJson {
 pub(crate) async fn run(common: &Common, open: &Open, report: &Report) -> Result<()> {
     let request = Request::new(open.purpose, open.reference.as_deref())?;
     let selection = selection(open)?;
+    if open.follow {
+        return super::follow::run(common, &open.files, request, selection, report).await;
+    }
     let inputs = Input::all(&open.files, Some("dseg"), report)?;
     let domicile = input::domicile(common, report).await?;
-    let opening = Opening { domicile, request, selection, report };
+    let opening = Opening { domicile, request, selection, bytes: open.bytes.clone(), report };
     match &open.output {
         None => {
             let mut output = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, report.stdout());
@@ -110,11 +114,42 @@ fn selection(open: &Open) -> Result<Selection> {
     }
 }
 
+/// Gives back octets of the one record that was selected.
+fn range(
+    segment: &Segment<File>,
+    bytes: Range<u64>,
+    output: &mut dyn Write,
+    restored: &mut Restored,
+) -> Result<()> {
+    let mut readable = segment.lanes().iter().filter(|lane| lane.obstacle().is_none());
+    let lane = match (readable.next(), readable.next()) {
+        (Some(lane), None) if lane.holds_one_record() => lane.lane,
+        // What cannot be read is told beside this.
+        (None, _) => return Ok(()),
+        _ => {
+            return Err(Error::new(Code::ArgumentInvalid, "there is more than one record to take octets of")
+                .rule("--bytes takes octets of a lane that holds one record, such as a recording")
+                .advise("`domicile inspect` shows the lanes; --tenant and --type choose"));
+        }
+    };
+    let (mut record, start) = (segment.long_record(lane)?, bytes.start);
+    let outcome = record.write_range(bytes, output);
+    restored.bytes += record.position().saturating_sub(start);
+    match outcome {
+        Err(error) if error.code() == Code::OutputFailed => return Err(error),
+        Err(error) => restored.failures.push(error),
+        Ok(_) => {}
+    }
+    Ok(())
+}
+
 /// Everything that openings of several inputs share.
 struct Opening<'a> {
     domicile: Domicile,
     request: Request,
     selection: Selection,
+    /// These octets alone of the one record that is selected.
+    bytes: Option<Range<u64>>,
     report: &'a Report,
 }
 
@@ -180,7 +215,10 @@ impl Opening<'_> {
             report.warn(&format!("{name}: {note}"));
         }
         let mut restored = Restored::default();
-        let outcome = segment.restore_into(output, &mut restored);
+        let outcome = match &self.bytes {
+            None => segment.restore_into(output, &mut restored),
+            Some(bytes) => range(&segment, bytes.clone(), output, &mut restored),
+        };
         // Whatever becomes of the output, what is wrong with the segment makes the exit code.
         self.conclude(&segment, &mut restored, &name);
         outcome?;

@@ -6,6 +6,7 @@ use domicile::keyring::Lease;
 use domicile::wire::Malformed;
 use domicile::{Code, Error, Result};
 
+use super::ahead::Ahead;
 use super::map::{LanePlace, SegmentFile, missing_block};
 use super::source::Source;
 use crate::compression::decompress;
@@ -217,6 +218,22 @@ impl ReadableLane {
             .collect()
     }
 
+    /// Whether a data block is one that this lane can have.
+    pub(super) fn check_contents(&self, header: &BlockHeader, block: &DataBlock) -> Result<(), Malformed> {
+        let summary = block.summary();
+        let contents = self.descriptor.contents;
+        if summary.has_times != contents.event_times
+            || (summary.arrivals != Arrivals::None) != contents.arrivals
+        {
+            return Err(bad("arrays of a data block that its lane does not keep"));
+        }
+        let pieces = header.flags.is_continued() || header.flags.continues();
+        if pieces && !contents.long_record || contents.long_record && summary.count != 1 {
+            return Err(bad("pieces of a record in a lane of whole records"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn malformed(&self, sequence: u32, source: Malformed) -> Error {
         Error::new(Code::SegmentCorrupt, "a block was sealed with contents that make no sense")
             .at(format!("lane {}, block {sequence}", self.place.key.lane))
@@ -274,36 +291,178 @@ impl Wanted {
     }
 }
 
+/// Where one data block ends and the next begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Edge {
+    /// The number in the lane of the next record.
+    record: u64,
+    /// Whether it is a piece of the one before.
+    inside: bool,
+}
+
+impl Edge {
+    const START: Self = Self { record: 0, inside: false };
+}
+
+/// What was read of a lane, from one edge to another.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stretch {
+    /// Where its first data block begins.
+    begins: Option<Edge>,
+    /// Where the next data block must begin; of a stretch that begins inside a lane, nobody knows before its first.
+    ends: Option<Edge>,
+    bytes: u64,
+    data_blocks: u32,
+}
+
+impl Stretch {
+    fn from_start() -> Self {
+        Self { ends: Some(Edge::START), ..Self::default() }
+    }
+
+    /// The stretches of a lane, read apart from one another, must be what its end says, as if they had been read in one go.
+    pub(super) fn check_whole(lane: &ReadableLane, stretches: impl IntoIterator<Item = Self>) -> Result<()> {
+        let whole = Self::joined(stretches).map_err(|source| lane.malformed(1, source))?;
+        whole.check_end(lane)
+    }
+
+    /// Stretches that follow one another, from the lane's beginning on, as one.
+    fn joined(stretches: impl IntoIterator<Item = Self>) -> Result<Self, Malformed> {
+        let mut whole = Self::from_start();
+        for stretch in stretches {
+            let Some(begins) = stretch.begins else { continue };
+            if whole.ends != Some(begins) {
+                return Err(bad("number of the first record"));
+            }
+            whole.ends = stretch.ends;
+            whole.bytes += stretch.bytes;
+            whole.data_blocks += stretch.data_blocks;
+        }
+        Ok(whole)
+    }
+
+    /// What was read must be what the lane's end says.
+    fn check_end(&self, lane: &ReadableLane) -> Result<()> {
+        match &lane.end {
+            Some(VerifiedEnd { sequence, end, .. }) if !self.is_all_of(end) => {
+                Err(lane.malformed(*sequence, bad("totals of the lane")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_all_of(&self, end: &LaneEnd) -> bool {
+        let ends = Edge { record: end.records, inside: false };
+        (self.data_blocks, self.ends, self.bytes) == (end.data_blocks, Some(ends), end.bytes)
+    }
+}
+
+fn bad(what: &'static str) -> Malformed {
+    Malformed { what, at: 0 }
+}
+
 /// Steps through the data blocks of a lane, in order, and checks that they follow one another.
 #[derive(Debug)]
 pub(crate) struct LaneCursor {
     ranges: std::vec::IntoIter<Range<u32>>,
     range: Range<u32>,
+    /// Blocks must follow one another.
     everything: bool,
-    next_record: u64,
-    inside_record: bool,
-    bytes: u64,
-    data_blocks: u32,
+    /// From the lane's first block to its end.
+    whole: bool,
+    stretch: Stretch,
     block: Option<DataBlock>,
+    /// Memory for the next block, where none is held.
+    spare: Vec<u8>,
+    ahead: Option<Ahead>,
 }
 
 impl LaneCursor {
     pub(crate) fn new(lane: &ReadableLane, wanted: &Wanted) -> Self {
+        let everything = wanted.is_everything();
         Self {
             ranges: lane.candidates(wanted).into_iter(),
             range: 0..0,
-            everything: wanted.is_everything(),
-            next_record: 0,
-            inside_record: false,
-            bytes: 0,
-            data_blocks: 0,
+            everything,
+            whole: everything,
+            stretch: Stretch::from_start(),
             block: None,
+            spare: Vec::new(),
+            ahead: None,
         }
+    }
+
+    /// Steps through some of the lane's blocks, which follow one another if all of them are wanted.
+    pub(super) fn part(range: Range<u32>, everything: bool) -> Self {
+        Self {
+            ranges: Vec::new().into_iter(),
+            range,
+            everything,
+            whole: false,
+            stretch: Stretch::default(),
+            block: None,
+            spare: Vec::new(),
+            ahead: None,
+        }
+    }
+
+    /// Is given the blocks of a lane, from its first on, by whoever finds them.
+    pub(super) fn following() -> Self {
+        Self { stretch: Stretch::from_start(), ..Self::part(0..0, true) }
+    }
+
+    /// Takes a block of the lane that was opened, and checks that it follows those before: its records, if it holds any.
+    pub(super) fn follow(
+        &mut self,
+        lane: &ReadableLane,
+        header: &BlockHeader,
+        body: &mut Vec<u8>,
+    ) -> Result<Option<DataBlock>> {
+        let malformed = |source| lane.malformed(header.sequence, source);
+        match header.kind {
+            BlockKind::Data => {
+                let block = lane.decode_data(std::mem::take(body)).map_err(malformed)?;
+                self.check(lane, header, &block).map_err(malformed)?;
+                Ok(Some(block))
+            }
+            BlockKind::LaneEnd => {
+                let end = LaneEnd::decode(body).map_err(malformed)?;
+                if self.stretch.is_all_of(&end) {
+                    Ok(None)
+                } else {
+                    Err(malformed(bad("totals of the lane")))
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads small blocks that lie near one another at once.
+    pub(super) fn reading_ahead(self) -> Self {
+        self.using(Buffers::default())
+    }
+
+    /// The same, in the memory of a cursor before.
+    pub(super) fn using(self, buffers: Buffers) -> Self {
+        Self { ahead: Some(buffers.ahead), spare: buffers.block, ..self }
+    }
+
+    /// Gives the memory back, to be used again.
+    pub(super) fn into_buffers(self) -> Buffers {
+        Buffers {
+            ahead: self.ahead.unwrap_or_default(),
+            block: self.block.map_or(self.spare, DataBlock::into_buffer),
+        }
+    }
+
+    /// What was read so far.
+    pub(super) fn stretch(&self) -> Stretch {
+        self.stretch
     }
 
     /// Whether the last block that was read ends inside a record.
     pub(crate) fn is_inside_record(&self) -> bool {
-        self.inside_record
+        self.stretch.ends.is_some_and(|ends| ends.inside)
     }
 
     /// The next data block and its place in the lane, read into the memory of the one before.
@@ -327,11 +486,13 @@ impl LaneCursor {
     }
 
     fn advance<S: Source>(&mut self, file: &SegmentFile<S>, lane: &ReadableLane) -> Result<Option<u32>> {
-        let mut body = self.block.take().map(DataBlock::into_buffer).unwrap_or_default();
+        let spare = std::mem::take(&mut self.spare);
+        let mut body = self.block.take().map_or(spare, DataBlock::into_buffer);
         loop {
             let Some(sequence) = self.next_place(lane)? else {
-                if std::mem::take(&mut self.everything) {
-                    self.check_end(lane)?;
+                self.spare = body;
+                if std::mem::take(&mut self.everything) && self.whole {
+                    self.stretch.check_end(lane)?;
                 }
                 return Ok(None);
             };
@@ -376,7 +537,10 @@ impl LaneCursor {
         sequence: u32,
         body: &mut Vec<u8>,
     ) -> Result<Option<DataBlock>> {
-        let (header, encoded) = file.read_block(&lane.place, sequence, body)?;
+        let (header, encoded) = match &mut self.ahead {
+            Some(ahead) => ahead.read_block(file, &lane.place, sequence, body)?,
+            None => file.read_block(&lane.place, sequence, body)?,
+        };
         // What a block says it is counts once it verifies: data must not be passed over for being called otherwise.
         lane.open_block(&header, &encoded, body)?;
         if header.kind != BlockKind::Data {
@@ -394,42 +558,28 @@ impl LaneCursor {
         header: &BlockHeader,
         block: &DataBlock,
     ) -> Result<(), Malformed> {
-        let bad = |what| Malformed { what, at: 0 };
         let summary = block.summary();
-        let contents = lane.descriptor.contents;
-        if summary.has_times != contents.event_times
-            || (summary.arrivals != Arrivals::None) != contents.arrivals
-        {
-            return Err(bad("arrays of a data block that its lane does not keep"));
+        let long_record = lane.descriptor.contents.long_record;
+        lane.check_contents(header, block)?;
+        let begins = Edge { record: summary.first_record, inside: header.flags.is_continued() };
+        if self.everything && self.stretch.ends.is_some_and(|ends| ends != begins) {
+            return Err(bad("number of the first record"));
         }
-        let pieces = header.flags.is_continued() || header.flags.continues();
-        if pieces && !contents.long_record || contents.long_record && summary.count != 1 {
-            return Err(bad("pieces of a record in a lane of whole records"));
-        }
-        if self.everything {
-            if summary.first_record != self.next_record || header.flags.is_continued() != self.inside_record {
-                return Err(bad("number of the first record"));
-            }
-            self.inside_record = header.flags.continues();
-        }
-        let whole =
-            if contents.long_record { u64::from(!header.flags.continues()) } else { block.len() as u64 };
-        self.next_record =
-            summary.first_record.checked_add(whole).ok_or(bad("number of the first record"))?;
-        self.bytes += block.values().len() as u64;
-        self.data_blocks += 1;
+        let whole = if long_record { u64::from(!header.flags.continues()) } else { block.len() as u64 };
+        let record = begins.record.checked_add(whole).ok_or(bad("number of the first record"))?;
+        self.stretch.begins.get_or_insert(begins);
+        self.stretch.ends = Some(Edge { record, inside: header.flags.continues() });
+        self.stretch.bytes += block.values().len() as u64;
+        self.stretch.data_blocks += 1;
         Ok(())
     }
+}
 
-    /// What was read must be what the lane's end says.
-    fn check_end(&self, lane: &ReadableLane) -> Result<()> {
-        let Some(VerifiedEnd { sequence, end, .. }) = &lane.end else { return Ok(()) };
-        let read = (self.data_blocks, self.next_record, self.bytes, self.inside_record);
-        if read != (end.data_blocks, end.records, end.bytes, false) {
-            return Err(lane.malformed(*sequence, Malformed { what: "totals of the lane", at: 0 }));
-        }
-        Ok(())
-    }
+/// The memory of a cursor.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    ahead: Ahead,
+    block: Vec<u8>,
 }
 
 #[cfg(test)]
@@ -447,6 +597,36 @@ mod tests {
             vec![Section::Index(vec![run(1, 2)]), summary.clone(), Section::Index(vec![run(3, 1)])];
         assert_eq!(take_index(&mut sections), [run(1, 2), run(3, 1)]);
         assert_eq!(sections, [summary]);
+    }
+
+    fn stretch(begins: (u64, bool), ends: (u64, bool), data_blocks: u32) -> Stretch {
+        let edge = |(record, inside)| Some(Edge { record, inside });
+        Stretch { begins: edge(begins), ends: edge(ends), bytes: 10, data_blocks }
+    }
+
+    #[test]
+    fn stretches_read_apart_are_one_lane_if_they_follow_one_another() {
+        let (first, second, none) =
+            (stretch((0, false), (5, true), 2), stretch((5, true), (9, false), 3), Stretch::default());
+        let end = LaneEnd { data_blocks: 5, records: 9, bytes: 20, section_blocks: 0, sections: vec![] };
+        let whole = Stretch::joined([first, none, second]).unwrap();
+        assert!(whole.is_all_of(&end));
+        for other in [
+            LaneEnd { data_blocks: 6, ..end.clone() },
+            LaneEnd { records: 8, ..end.clone() },
+            LaneEnd { bytes: 21, ..end.clone() },
+        ] {
+            assert!(!whole.is_all_of(&other), "{other:?}");
+        }
+        assert!(!Stretch::joined([first]).unwrap().is_all_of(&LaneEnd {
+            data_blocks: 2,
+            records: 5,
+            bytes: 10,
+            ..end
+        }));
+        for gap in [vec![second], vec![first, first], vec![first, stretch((5, false), (9, false), 3)]] {
+            assert!(Stretch::joined(gap.clone()).is_err(), "{gap:?}");
+        }
     }
 
     #[test]

@@ -106,6 +106,12 @@ impl BlockPlaces {
         }
     }
 
+    /// The blocks that were found at or behind a place, with their offsets.
+    pub(super) fn from(&self, sequence: u32) -> impl Iterator<Item = (u32, u64)> {
+        let first = self.0.partition_point(|(place, _)| *place < sequence);
+        self.0.get(first..).unwrap_or_default().iter().copied()
+    }
+
     /// How many blocks were found.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -142,6 +148,18 @@ impl<S: Source> SegmentFile<S> {
             None => Map::Walked(walk(&source, &header, length)?),
         };
         Ok(Self { source, length, header, map })
+    }
+
+    /// Reads the header alone, of a file that grows: whoever reads it looks for blocks by himself.
+    pub(super) fn growing(source: S) -> Result<Self> {
+        let (header, length) = read_header(&source)?;
+        Ok(Self { source, length, header, map: Map::Walked(WalkedMap::default()) })
+    }
+
+    /// Takes note of how long the file is by now.
+    pub(super) fn look_again(&mut self) -> Result<()> {
+        self.length = self.source.length().map_err(|source| unreadable(0, source))?;
+        Ok(())
     }
 
     /// Leaves the footer and walks, because what it said was not so.
@@ -234,6 +252,14 @@ impl<S: Source> SegmentFile<S> {
                 .at(format!("lane {}, block {sequence}, byte {at}", place.key.lane)));
         }
         Ok((header, encoded))
+    }
+
+    /// Reads the header alone of a block that should be this lane's: nothing vouches for it.
+    pub(super) fn read_block_header(&self, place: &LanePlace, sequence: u32) -> Result<BlockHeader> {
+        let at = place.blocks.get(sequence).ok_or_else(|| missing_block(place, sequence))?;
+        let mut encoded = [0; BlockHeader::BYTES];
+        self.source.read_at(at, &mut encoded).map_err(|source| unreadable(at, source))?;
+        BlockHeader::decode(&encoded, &self.header.id).map_err(|source| no_block(at).because(source))
     }
 
     /// Reads the block at an offset, whosever it is.

@@ -1,9 +1,13 @@
 //! Reading a segment: guard, then the keys that were asked for, then bytes.
 
+mod ahead;
 mod erase;
+mod follow;
 mod lane;
+mod long;
 mod map;
 mod merge;
+mod parallel;
 mod replaced;
 mod restore;
 mod selection;
@@ -21,12 +25,16 @@ use domicile::post::PostSeal;
 use domicile::{Action, Code, Domicile, Error, Period, Permit, Request, Result, Scope};
 
 pub(crate) use erase::retire_replaced;
+use lane::Buffers;
 pub(crate) use lane::{LaneCursor, ReadableLane, Wanted};
 pub(crate) use map::{Damage, LanePlace, SegmentFile, unreadable};
 pub(crate) use walk::{Step, Walker};
 
 pub use erase::{Erasable, erase};
+pub use follow::{Follower, News};
+pub use long::LongRecord;
 pub use map::header_of;
+pub use parallel::BlockOrder;
 pub use replaced::{replaced_among, replaced_by};
 pub use restore::Restored;
 pub use selection::Selection;
@@ -184,11 +192,13 @@ impl<S: Source> Segment<S> {
     /// # Errors
     /// The first block that does not verify, or what `visit` returned.
     pub fn for_each_block(&self, mut visit: impl FnMut(&DataBlock) -> Result<()>) -> Result<()> {
+        let mut buffers = Buffers::default();
         for lane in self.lanes.iter().filter_map(SegmentLane::readable) {
-            let mut cursor = LaneCursor::new(lane, &self.wanted);
+            let mut cursor = LaneCursor::new(lane, &self.wanted).using(buffers);
             while let Some((block, _)) = cursor.next(&self.file, lane)? {
                 visit(block)?;
             }
+            buffers = cursor.into_buffers();
         }
         Ok(())
     }
@@ -236,7 +246,8 @@ impl<S: Source> Iterator for Blocks<'_, S> {
                 }
             }
             let lane = self.lanes.find_map(SegmentLane::readable)?;
-            self.current = Some((lane, LaneCursor::new(lane, &self.segment.wanted)));
+            let cursor = LaneCursor::new(lane, &self.segment.wanted).reading_ahead();
+            self.current = Some((lane, cursor));
         }
     }
 }

@@ -101,7 +101,7 @@ impl<S: Source> Segment<S> {
     }
 
     fn write_lane(&self, lane: &ReadableLane, out: &mut Out<'_>) -> Result<()> {
-        let mut cursor = LaneCursor::new(lane, &self.wanted);
+        let mut cursor = LaneCursor::new(lane, &self.wanted).reading_ahead();
         let pieces = lane.descriptor.contents.long_record;
         let everything = self.wanted.is_everything();
         let mut is_wanted = false;

@@ -17,6 +17,12 @@ pub trait Source {
     /// # Errors
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when there are fewer; those of reading.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// How many octets between two that are wanted are better read for nothing than left out by one read more: a page of a
+    /// disk, unless said otherwise.
+    fn near_bytes(&self) -> u64 {
+        4 << 10
+    }
 }
 
 impl Source for File {
@@ -40,6 +46,10 @@ impl Source for [u8] {
         into.copy_from_slice(octets.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
+
+    fn near_bytes(&self) -> u64 {
+        0
+    }
 }
 
 impl Source for Vec<u8> {
@@ -49,6 +59,10 @@ impl Source for Vec<u8> {
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         self[..].read_at(at, into)
+    }
+
+    fn near_bytes(&self) -> u64 {
+        self[..].near_bytes()
     }
 }
 
@@ -60,6 +74,10 @@ impl<S: Source + ?Sized> Source for &S {
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         (**self).read_at(at, into)
     }
+
+    fn near_bytes(&self) -> u64 {
+        (**self).near_bytes()
+    }
 }
 
 impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
@@ -69,5 +87,9 @@ impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         (**self).read_at(at, into)
+    }
+
+    fn near_bytes(&self) -> u64 {
+        (**self).near_bytes()
     }
 }

@@ -1,0 +1,87 @@
+//! `domicile open --follow`: records of a segment that is still written, as they become durable.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use domicile::{Class, Code, Error, Request, Result};
+use domicile_record::{Follower, News, Selection, State};
+
+use crate::arguments::Common;
+use crate::input;
+use crate::report::{Report, counted, output_failed};
+
+/// How long nothing is looked for when nothing came.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long nothing came before the writer is looked for.
+const SILENCE: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(
+    common: &Common,
+    files: &[OsString],
+    request: Request,
+    selection: Selection,
+    report: &Report,
+) -> Result<()> {
+    let path = match files {
+        [file] if file != "-" && Path::new(file).is_file() => Path::new(file),
+        _ => {
+            return Err(Error::new(Code::ArgumentInvalid, "what is followed is one file").advise(
+                "a recorder's newest segment is the one under DIR/REGION/DAY whose state is `unfinished`",
+            ));
+        }
+    };
+    let at_path = |error: Error| error.at(path.display().to_string());
+    let domicile = input::domicile(common, report).await?;
+    let file = File::open(path).map_err(|source| {
+        at_path(Error::new(Code::InputFailed, "the input cannot be read").because(source))
+    })?;
+    let names_lanes = selection.names_lanes();
+    let mut follower = Follower::new(&domicile, file, request, selection).await.map_err(at_path)?;
+    let mut output = BufWriter::new(report.stdout());
+    let (mut records, mut last) = (0, Instant::now());
+    let state = loop {
+        // Looked for first: what a writer wrote before it went is looked at once more.
+        let abandoned = last.elapsed() >= SILENCE && follower.is_abandoned().map_err(at_path)?;
+        let ended = loop {
+            match follower.next().await.map_err(at_path)? {
+                News::Block(_, block) => {
+                    output.write_all(block.values()).map_err(output_failed)?;
+                    records += block.len() as u64;
+                    last = Instant::now();
+                }
+                News::Ended(state) => break Some(state),
+                _ => break None,
+            }
+        };
+        output.flush().map_err(output_failed)?;
+        match ended {
+            Some(state) => break state,
+            None if abandoned => break State::Unfinished,
+            None => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    for lane in follower.lanes() {
+        let Some(obstacle) = lane.obstacle() else { continue };
+        match obstacle.class() {
+            Class::Erased if !names_lanes => {
+                report.warn(&format!("{}: lane {} of {} was erased", path.display(), lane.lane, lane.scope));
+            }
+            _ => report.fail(&at_path(obstacle.again())),
+        }
+    }
+    if let Some(error) = state.obstacle() {
+        report.fail(&at_path(error));
+    }
+    report.say(&format!(
+        "{}: {}, {} that nothing vouches for ({})",
+        path.display(),
+        counted(records, "record"),
+        counted(follower.pending_bytes(), "byte"),
+        state.as_str(),
+    ));
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! Following a segment while it is written: each record once, in order, and none that was not on disk.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use domicile::{Code, Purpose};
+use domicile_record::format::{BlockHeader, BlockKind, Contents, SegmentHeader};
+use domicile_record::{Follower, News, SegmentWriter, Selection, Source, Stamp, State, WriterOptions};
+use domicile_tests::program::{program, succeed};
+use domicile_tests::{Home, descriptor, region, scope};
+
+/// What is known by now, and how the segment ended if it did.
+async fn news<S: Source>(follower: &mut Follower<S>) -> (Vec<String>, Option<State>) {
+    let mut records = Vec::new();
+    loop {
+        match follower.next().await.unwrap() {
+            News::Block(_, block) => {
+                records.extend(block.records().map(|record| String::from_utf8(record.to_vec()).unwrap()));
+            }
+            News::Ended(state) => return (records, Some(state)),
+            _ => return (records, None),
+        }
+    }
+}
+
+fn options() -> WriterOptions {
+    WriterOptions { block_bytes: 200, ..WriterOptions::default() }
+}
+
+#[tokio::test]
+async fn records_come_once_in_order_and_not_before_they_are_on_disk() {
+    let home = Home::of(&["acme", "globex"]).await;
+    let path = home.directory.path().join("followed.dseg");
+    let file = File::create(&path).unwrap();
+    let mut writer =
+        SegmentWriter::create(&home.domicile, &region("eu-central-1"), file, options()).await.unwrap();
+    let acme = writer.open_lane(descriptor("acme", Contents::default()), b"head").await.unwrap();
+    writer.commit(b"").unwrap();
+    let follow = |selection: Selection| {
+        let file = File::open(&path).unwrap();
+        Follower::new(&home.domicile, file, Purpose::Support, selection)
+    };
+    let mut all = follow(Selection::all()).await.unwrap();
+    let mut of_globex = follow(Selection::scopes(&[scope("globex")])).await.unwrap();
+    let (mut committed, mut before, mut globex) = (Vec::new(), 0, None);
+    let (mut given, mut given_of_globex) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        if round == 10 {
+            globex = Some(writer.open_lane(descriptor("globex", Contents::default()), b"").await.unwrap());
+        }
+        for number in 0..50 {
+            let record = format!("acme {round} {number}");
+            writer.append(acme, record.as_bytes(), Stamp::default()).unwrap();
+        }
+        if let Some(globex) = globex {
+            writer.append(globex, format!("globex {round}").as_bytes(), Stamp::default()).unwrap();
+        }
+        // Blocks that are full may have been written, and nobody has synced them.
+        given.extend(news(&mut all).await.0);
+        assert_eq!(given.len(), before, "round {round}: what was appended is not on disk");
+        let of_rounds_before = committed.len();
+        writer.commit(b"").unwrap();
+        committed.extend((0..50).map(|number| format!("acme {round} {number}")));
+        committed.extend(globex.map(|_| format!("globex {round}")));
+        let (records, ended) = news(&mut all).await;
+        given.extend(records);
+        assert_eq!((given.len(), ended), (of_rounds_before, None), "round {round}: the next commit says so");
+        before = given.len();
+        given_of_globex.extend(news(&mut of_globex).await.0);
+    }
+    writer.finish().await.unwrap();
+    let (records, ended) = news(&mut all).await;
+    given.extend(records);
+    assert_eq!(ended, Some(State::Complete));
+    // Lanes are written apart from one another; each is in order.
+    for tenant in ["acme", "globex"] {
+        let of = |records: &[String]| -> Vec<_> {
+            records.iter().filter(|record| record.starts_with(tenant)).cloned().collect()
+        };
+        assert_eq!(of(&given), of(&committed), "{tenant}");
+    }
+    assert_eq!(given.len(), committed.len());
+    given_of_globex.extend(news(&mut of_globex).await.0);
+    assert_eq!(given_of_globex, (10..20).map(|round| format!("globex {round}")).collect::<Vec<_>>());
+    assert_eq!(of_globex.lanes().count(), 1, "no key of another lane was asked for");
+    assert_eq!(news(&mut all).await, (vec![], Some(State::Complete)), "and it stays so");
+    assert!(all.pending_bytes() > 0, "the end and the footer");
+}
+
+/// A segment of one lane with commits, and where each of its blocks begins.
+async fn committed(home: &Home) -> (Vec<u8>, Vec<(usize, BlockHeader)>) {
+    let mut writer = home.writer(options()).await;
+    let lane = writer.open_lane(descriptor("acme", Contents::default()), b"").await.unwrap();
+    for number in 0..60 {
+        writer.append(lane, format!("record {number}").as_bytes(), Stamp::default()).unwrap();
+        if number % 7 == 6 {
+            writer.commit(b"").unwrap();
+        }
+    }
+    let (bytes, _) = writer.finish().await.unwrap();
+    let id = SegmentHeader::decode(bytes.first_chunk().unwrap()).unwrap().id;
+    let (mut at, mut blocks) = (SegmentHeader::BYTES, Vec::new());
+    while at < bytes.len() {
+        let block = BlockHeader::decode(bytes[at..].first_chunk().unwrap(), &id).unwrap();
+        blocks.push((at, block));
+        at += usize::try_from(block.block_bytes()).unwrap();
+    }
+    (bytes, blocks)
+}
+
+#[tokio::test]
+async fn a_segment_that_was_cut_gives_what_a_commit_vouches_for_and_no_more() {
+    let home = Home::of(&["acme"]).await;
+    let (bytes, blocks) = committed(&home).await;
+    let of = |kind| blocks.iter().filter(move |(_, block)| block.kind == kind);
+    let begun = blocks[0].0 + usize::try_from(blocks[0].1.block_bytes()).unwrap();
+    let mut most = 0;
+    for cut in (begun..bytes.len()).step_by(37).chain(blocks.iter().map(|(at, _)| *at).skip(1)) {
+        let mut follower =
+            Follower::new(&home.domicile, &bytes[..cut], Purpose::Support, Selection::all()).await.unwrap();
+        let (records, ended) = news(&mut follower).await;
+        let expected: Vec<_> = (0..records.len()).map(|number| format!("record {number}")).collect();
+        assert_eq!(records, expected, "cut at {cut}");
+        let commits = of(BlockKind::Commit)
+            .filter(|(at, block)| at + usize::try_from(block.block_bytes()).unwrap() <= cut)
+            .count();
+        let ends = ended.is_some();
+        // One commit says what the sync of the one before made durable.
+        assert!(ends || records.len() <= 7 * commits.saturating_sub(1), "cut at {cut}");
+        most = most.max(records.len());
+    }
+    assert_eq!(most, 60);
+    let header = Follower::new(&home.domicile, &bytes[..112], Purpose::Support, Selection::all()).await;
+    assert_eq!(header.unwrap_err().code(), Code::SegmentUnfinished);
+}
+
+#[tokio::test]
+async fn what_was_on_disk_and_does_not_verify_is_told() {
+    let home = Home::of(&["acme"]).await;
+    let (bytes, blocks) = committed(&home).await;
+    let data: Vec<_> = blocks.iter().filter(|(_, block)| block.kind == BlockKind::Data).collect();
+    let (at, block) = *data[data.len() / 2];
+    let mut changed = bytes.clone();
+    changed[at + BlockHeader::BYTES] ^= 1;
+    let without = [&bytes[..at], &bytes[at + usize::try_from(block.block_bytes()).unwrap()..]].concat();
+    for (bytes, code) in [(changed, Code::BlockUnverified), (without, Code::SegmentCorrupt)] {
+        let mut follower =
+            Follower::new(&home.domicile, &bytes[..], Purpose::Support, Selection::all()).await.unwrap();
+        let error = loop {
+            match follower.next().await {
+                Ok(News::Block(..)) => {}
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.code(), code);
+    }
+}
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        succeed(program().arg("init").arg(place.path()));
+        let at_home = ["home", "choose", "acme", "voice", "--region", "eu-central-1"];
+        succeed(program().current_dir(&place).args(at_home));
+        Self(place)
+    }
+
+    fn recording(&self) -> Child {
+        let arguments = ["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge", "-o", "out"];
+        let mut command = program();
+        command.current_dir(&self.0).args(arguments).args(["--commit-interval", "2ms"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn following(&self, segment: &Path) -> Child {
+        let mut command = program();
+        command.current_dir(&self.0).args(["open", "--follow", "--purpose", "support"]).arg(segment);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+fn segment_in(directory: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(directory).ok()?;
+    entries.map(|entry| entry.unwrap().path()).find_map(|path| match path.is_dir() {
+        true => segment_in(&path),
+        false => path.extension().is_some_and(|ending| ending == "dseg").then_some(path),
+    })
+}
+
+/// The program follows another one, which ends or is killed.
+#[test]
+fn the_program_prints_what_another_one_records_until_it_ends_or_dies() {
+    for killed in [false, true] {
+        let place = Place::new();
+        let mut recording = place.recording();
+        let mut stdin = recording.stdin.take().unwrap();
+        let mut acknowledged = BufReader::new(recording.stdout.take().unwrap()).lines();
+        let mut safe = |until: u64| {
+            while acknowledged.next().unwrap().unwrap().trim().parse::<u64>().unwrap() < until {}
+        };
+        writeln!(stdin, "record 0").unwrap();
+        safe(1);
+        let segment = segment_in(&place.0.path().join("out")).unwrap();
+        let mut following = place.following(&segment);
+        let mut printed = BufReader::new(following.stdout.take().unwrap()).lines();
+        for number in 1..200 {
+            writeln!(stdin, "record {number}").unwrap();
+            safe(number + 1);
+            // The commit of this record vouches for the one before.
+            assert_eq!(printed.next().unwrap().unwrap(), format!("record {}", number - 1));
+        }
+        if killed {
+            recording.kill().unwrap();
+        }
+        drop(stdin);
+        recording.wait().unwrap();
+        let rest: Vec<_> = printed.map(|line| line.unwrap()).collect();
+        let exit = following.wait_with_output().unwrap();
+        let said = String::from_utf8(exit.stderr).unwrap();
+        if killed {
+            assert_eq!((exit.status.code(), rest.len()), (Some(5), 0), "{said}");
+            assert!(said.contains("error[segment/unfinished]"), "{said}");
+        } else {
+            assert_eq!((exit.status.code(), rest), (Some(0), vec!["record 199".to_owned()]), "{said}");
+        }
+    }
+}
