@@ -137,9 +137,11 @@ impl Group {
     /// Commits until the recorder ends.
     pub(super) fn run(&self, base: &Base, asks: &mpsc::WeakUnboundedSender<Ask>) {
         let mut last: Option<Instant> = None;
+        // What the newest sync made durable is not said in a segment yet.
+        let mut unsaid = false;
         loop {
             let mut state = self.state();
-            loop {
+            let idle = loop {
                 if state.end == Some(End::Dropped) {
                     drop(state);
                     self.over();
@@ -148,14 +150,25 @@ impl Group {
                 let now = Instant::now();
                 let due = last.map_or(now, |last| last + base.options.commit_interval);
                 let waits = due.saturating_duration_since(now);
-                if state.end.is_some() || (state.wanted || state.dirty) && (state.full || waits.is_zero()) {
-                    break;
+                let pending = state.wanted || state.dirty;
+                if state.end.is_some() || pending && (state.full || waits.is_zero()) {
+                    break false;
                 }
-                state = if state.wanted || state.dirty {
+                if unsaid && !pending && waits.is_zero() {
+                    break true;
+                }
+                state = if pending || unsaid {
                     self.wake.wait_timeout(state, waits).unwrap_or_else(PoisonError::into_inner).0
                 } else {
                     self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
                 };
+            };
+            if idle {
+                let shards = state.shards.clone();
+                drop(state);
+                unsaid = false;
+                shards.iter().for_each(|shard| say_durable(shard));
+                continue;
             }
             state.begun += 1;
             (state.wanted, state.dirty, state.full) = (false, false, false);
@@ -164,7 +177,7 @@ impl Group {
             let (number, caller) = (state.begun, state.caller.take());
             let (shards, closes) = (state.shards.clone(), state.end.is_some());
             drop(state);
-            last = Some(Instant::now());
+            (last, unsaid) = (Some(Instant::now()), true);
             self.commit(base, number, &caller.unwrap_or_default(), &shards, closes, asks);
             if closes {
                 self.over();
@@ -269,6 +282,20 @@ fn commit_shard(shard: &Shard, caller: &[u8], closes: bool) -> Result<Vec<Segmen
     drop(state);
     settle(shard, taken);
     Ok(ended)
+}
+
+/// Writes, when a segment falls idle, what its newest sync made durable: whoever follows it needs not wait for the next commit.
+fn say_durable(shard: &Shard) {
+    let mut state = shard.state();
+    // What came meanwhile is committed in its turn.
+    let idle = state.taken == state.settled && state.here > 0;
+    if let Some(writer) = state.writer.as_mut().filter(|_| idle)
+        && let Err(error) = writer.begin_commit(&[])
+    {
+        // Nothing in it is lost; another segment follows it.
+        tracing::warn!(code = %error.code(), "a segment that fell idle failed");
+        state.give_up();
+    }
 }
 
 /// Records up to this one are safe.

@@ -74,7 +74,7 @@ pub(super) struct Lane {
     /// How far the long record is.
     pub(super) long: LongRecord,
     /// What lane 0 vouches for, once the lane has its end.
-    pub(super) ended: Option<DirectoryEntry>,
+    pub(super) ended: Option<Box<DirectoryEntry>>,
 }
 
 /// How far the long record of a lane is.
@@ -366,7 +366,7 @@ impl Lane {
         let payload = end.encode().map_err(super::does_not_fit)?;
         let (block, tag) = self.seal_block(output, BlockKind::LaneEnd, second, &payload)?;
         let header = block.block().first_chunk::<{ BlockHeader::BYTES }>();
-        self.ended = Some(DirectoryEntry {
+        self.ended = Some(Box::new(DirectoryEntry {
             lane: self.key.lane,
             scope: self.key.scope.clone(),
             period: self.period,
@@ -374,7 +374,7 @@ impl Lane {
             records,
             bytes,
             end_hash: header.map_or([0; 32], |header| end_hash(header, &tag)),
-        });
+        }));
         self.takes = Kept::NOTHING;
         Ok(())
     }

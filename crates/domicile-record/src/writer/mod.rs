@@ -844,7 +844,7 @@ impl<S: Sink> SegmentWriter<S> {
             if lane.ended.is_none() {
                 lane.end(&mut self.output, nonces.by_ref().take(2))?;
             }
-            directory.extend(lane.ended.take());
+            directory.extend(lane.ended.take().map(|ended| *ended));
         }
         Ok(directory)
     }
