@@ -1,5 +1,5 @@
 //! The commit path: records a second against the commit interval, and how long a commit takes, beside a plain file that is
-//! synced as often. Interleaved: each round takes every contender once.
+//! synced as often and an SQLite database that commits as often. Interleaved: each round takes every contender once.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -12,9 +12,11 @@ use domicile::engine::{Engines, Suite};
 use domicile_record::{Recorder, RecorderOptions};
 use domicile_samples::{Records, records_of_about_300_bytes};
 use serde::Serialize;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tokio::runtime::Builder;
 
-use crate::rounds::median;
+use crate::rounds::{median, spread};
 use crate::segment::Place;
 
 const INTERVALS: [Duration; 3] =
@@ -36,8 +38,11 @@ struct Row {
     interval_ms: f64,
     plain_records_per_s: f64,
     recorder_records_per_s: f64,
+    sqlite_records_per_s: f64,
     ratio: f64,
     ratio_spread: [f64; 2],
+    ratio_to_sqlite: f64,
+    ratio_to_sqlite_spread: [f64; 2],
     commit_p50_ms: f64,
     commit_p99_ms: f64,
     commit_p999_ms: f64,
@@ -63,19 +68,24 @@ pub(crate) fn run(arguments: &[String]) {
     for interval in INTERVALS {
         let (mut ratios, mut plains, mut recorders, mut waits) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut to_sqlite, mut sqlites) = (Vec::new(), Vec::new());
         let mut overhead = 0.0;
         for _ in 0..rounds {
             let directory = tempfile::tempdir_in("target/bench").unwrap();
             let plain = plain(&records, interval, directory.path());
+            let sqlite = runtime.block_on(sqlite(&records, interval, directory.path()));
             let (recorded, octets, waited) = recorded(&records, interval, directory.path(), &place, &runtime);
             overhead = (octets as f64 - records.as_bytes().len() as f64) / count as f64;
             ratios.push(plain.as_secs_f64() / recorded.as_secs_f64());
+            to_sqlite.push(sqlite.as_secs_f64() / recorded.as_secs_f64());
+            sqlites.push(count as f64 / sqlite.as_secs_f64());
             plains.push(count as f64 / plain.as_secs_f64());
             recorders.push(count as f64 / recorded.as_secs_f64());
             waits.extend(waited);
         }
         waits.sort_unstable();
-        ratios.sort_by(f64::total_cmp);
+        let ([least, ratio, most], [sqlite_least, ratio_to_sqlite, sqlite_most]) =
+            (spread(ratios), spread(to_sqlite));
         let at = |per_mille: usize| {
             let index = waits.len().saturating_sub(1) * per_mille / 1_000;
             waits.get(index).map_or(0.0, |wait: &Duration| wait.as_secs_f64() * 1e3)
@@ -84,21 +94,28 @@ pub(crate) fn run(arguments: &[String]) {
             interval_ms: interval.as_secs_f64() * 1e3,
             plain_records_per_s: median(&plains),
             recorder_records_per_s: median(&recorders),
-            ratio: median(&ratios),
-            ratio_spread: [ratios[0], ratios[ratios.len() - 1]],
+            sqlite_records_per_s: median(&sqlites),
+            ratio,
+            ratio_spread: [least, most],
+            ratio_to_sqlite,
+            ratio_to_sqlite_spread: [sqlite_least, sqlite_most],
             commit_p50_ms: at(500),
             commit_p99_ms: at(990),
             commit_p999_ms: at(999),
             overhead_bytes_per_record: overhead,
         };
         println!(
-            "{:>6.0} ms  plain {:>10.0} records/s  recorder {:>10.0}  ratio {:.2} ({:.2} to {:.2})  commit p50 {:.1} p99 {:.1} p99.9 {:.1} ms  {:.2} octets a record",
+            "{:>6.0} ms  plain {:>10.0} records/s  recorder {:>10.0}  ratio {:.2} ({:.2} to {:.2})  sqlite {:>9.0} records/s  ratio {:.1} ({:.1} to {:.1})  commit p50 {:.1} p99 {:.1} p99.9 {:.1} ms  {:.2} octets a record",
             row.interval_ms,
             row.plain_records_per_s,
             row.recorder_records_per_s,
             row.ratio,
             row.ratio_spread[0],
             row.ratio_spread[1],
+            row.sqlite_records_per_s,
+            row.ratio_to_sqlite,
+            row.ratio_to_sqlite_spread[0],
+            row.ratio_to_sqlite_spread[1],
             row.commit_p50_ms,
             row.commit_p99_ms,
             row.commit_p999_ms,
@@ -137,6 +154,40 @@ fn plain(records: &Records, interval: Duration, directory: &Path) -> Duration {
     began.elapsed()
 }
 
+/// A database with a write-ahead log and `synchronous = FULL`, whose transaction ends once in the interval: a row for each
+/// record, many rows in a statement that is prepared once.
+async fn sqlite(records: &Records, interval: Duration, directory: &Path) -> Duration {
+    const ROWS: usize = 256;
+    let options = SqliteConnectOptions::new()
+        .filename(directory.join("records.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    let create = "CREATE TABLE records (number INTEGER PRIMARY KEY, record BLOB NOT NULL)";
+    sqlx::query(create).execute(&mut database).await.unwrap();
+    let statement =
+        |rows: usize| format!("INSERT INTO records (record) VALUES {}", vec!["(?)"; rows].join(","));
+    let (full, all) = (statement(ROWS), records.iter().collect::<Vec<_>>());
+    let began = Instant::now();
+    let mut synced = Instant::now();
+    let mut transaction = database.begin().await.unwrap();
+    for rows in all.chunks(ROWS) {
+        let text = if rows.len() == ROWS { full.clone() } else { statement(rows.len()) };
+        let query = rows.iter().fold(sqlx::query(AssertSqlSafe(text)), |query, record| query.bind(*record));
+        query.execute(&mut *transaction).await.unwrap();
+        if synced.elapsed() >= interval {
+            transaction.commit().await.unwrap();
+            transaction = database.begin().await.unwrap();
+            synced = Instant::now();
+        }
+    }
+    transaction.commit().await.unwrap();
+    let taken = began.elapsed();
+    database.close().await.unwrap();
+    taken
+}
+
 /// The same through a recorder, with a caller beside that does nothing but wait for commits.
 fn recorded(
     records: &Records,
@@ -152,7 +203,7 @@ fn recorded(
     let recorder = runtime
         .block_on(Recorder::with_options(place.domicile(), directory.join("segments"), options))
         .unwrap();
-    let lane = runtime.block_on(recorder.scope(place.scope())).unwrap();
+    let lane = runtime.block_on(recorder.scope(&place.scope(0))).unwrap();
     let (time, over) = (recorder.now(), Arc::new(AtomicBool::new(false)));
     // The lane is there: what is measured is appending.
     lane.append_blocking(time, b"").unwrap();

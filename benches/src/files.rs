@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &[String]) {
         runtime.block_on(async {
             let options = WriterOptions { block_bytes, ..WriterOptions::default() };
             let output = File::create(&path).unwrap();
-            let (mut writer, lane) = place.writer(output, options).await;
+            let (mut writer, lane) = place.writer_with(output, options).await;
             for record in records.iter() {
                 writer.append(lane, record, Stamp::default()).unwrap();
             }

@@ -7,90 +7,104 @@ use domicile::danger;
 use domicile::engine::{ContentKey, Engine, Suite};
 use domicile_samples::Records;
 
-use crate::rounds::Case;
+use crate::rounds::{Case, Run};
+
+/// The name of the ideal writer.
+pub const IDEAL_WRITE: &str = "ideal/write/300B";
+/// The name of the ideal reader.
+pub const IDEAL_READ: &str = "ideal/read/300B";
+/// The name of the case that reads on two threads.
+pub(crate) const IDEAL_READ_BY_TWO: &str = "ideal/read/2 threads";
 
 /// Octets of a block, as the library's own default.
-const BLOCK_BYTES: usize = 64 << 10;
+pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 const KEY: [u8; 32] = [7; 32];
 const ASSOCIATED: [u8; 44] = [1; 44];
 
 /// Copies each record into a block buffer, nothing else.
 pub(crate) fn floor_write(records: &Records) -> Case<'_> {
-    let total = records.as_bytes().len() as u64;
-    case("floor/write/300B", None, total, move || {
-        let mut produced = 0;
-        fill_blocks(records, |block| produced += black_box(&*block).len() as u64);
-        (produced, produced)
+    case("floor/write/300B", None, records, move || {
+        Box::new(move || {
+            let mut produced = 0;
+            fill_blocks(records.iter(), |block| produced += black_box(&*block).len() as u64);
+            (produced, produced)
+        })
     })
 }
 
 /// Copies each record, and seals each full block with one call: key prepared, no header, no offsets, no
 /// file.
 pub(crate) fn write(records: &Records, suite: Suite, engine: Engine) -> Case<'_> {
-    let key = key(suite, engine);
-    let total = records.as_bytes().len() as u64;
-    case("ideal/write/300B", Some(engine), total, move || {
-        let (mut seen, mut produced) = (0, 0);
-        let mut number = 0;
-        fill_blocks(records, |block| {
-            let tag = key.seal(danger::nonce(nonce(number)), &ASSOCIATED, block).unwrap();
-            number += 1;
-            black_box((&*block, tag));
-            seen += block.len() as u64;
-            produced += (block.len() + tag.len()) as u64;
-        });
-        (seen, produced)
+    case(IDEAL_WRITE, Some(engine), records, move || {
+        let key = key(suite, engine);
+        Box::new(move || seal_blocks(records.iter(), &key))
     })
+}
+
+/// Copies these records and seals each full block: octets seen, and produced.
+pub(crate) fn seal_blocks<'r>(records: impl Iterator<Item = &'r [u8]>, key: &ContentKey) -> (u64, u64) {
+    let (mut seen, mut produced, mut number) = (0, 0, 0);
+    fill_blocks(records, |block| {
+        let tag = seal(key, number, block);
+        number += 1;
+        black_box((&*block, tag));
+        seen += block.len() as u64;
+        produced += (block.len() + tag.len()) as u64;
+    });
+    (seen, produced)
 }
 
 /// Copies each block into a buffer and walks its records.
 pub(crate) fn floor_read(records: &Records) -> Case<'_> {
     let total = records.as_bytes().len() as u64;
-    let blocks = blocks(records, |_, _| [0; 16]);
-    case("floor/read/300B", None, total, move || (walk_blocks(&blocks, |_, _, _| {}), total))
+    case("floor/read/300B", None, records, move || {
+        let blocks = blocks(records, |_, _| [0; 16]);
+        Box::new(move || (walk_blocks(&blocks, |_, _, _| {}), total))
+    })
 }
 
 /// Copies each sealed block into a buffer, opens it there with one call, and walks its records.
 pub(crate) fn read(records: &Records, suite: Suite, engine: Engine) -> Case<'_> {
-    let key = key(suite, engine);
     let total = records.as_bytes().len() as u64;
-    let blocks =
-        blocks(records, |number, block| key.seal(danger::nonce(nonce(number)), &ASSOCIATED, block).unwrap());
-    let key = self::key(suite, engine);
-    case("ideal/read/300B", Some(engine), total, move || {
-        let seen = walk_blocks(&blocks, |number, block, tag| {
-            key.open(&nonce(number), &ASSOCIATED, block, tag).unwrap();
-        });
-        (seen, total)
+    case(IDEAL_READ, Some(engine), records, move || {
+        let key = key(suite, engine);
+        let blocks = blocks(records, |number, block| seal(&key, number, block));
+        Box::new(move || {
+            let seen = walk_blocks(&blocks, |number, block, tag| {
+                key.open(&nonce(number), &ASSOCIATED, block, tag).unwrap();
+            });
+            (seen, total)
+        })
     })
 }
 
-/// The same on two threads, which take blocks in turns.
+/// The same on two threads.
 pub(crate) fn read_by_two(records: &Records, suite: Suite, engine: Engine) -> Case<'_> {
-    let key = key(suite, engine);
     let total = records.as_bytes().len() as u64;
-    let blocks =
-        blocks(records, |number, block| key.seal(danger::nonce(nonce(number)), &ASSOCIATED, block).unwrap());
-    case("ideal/read/2 threads", Some(engine), total, move || {
-        let next = AtomicUsize::new(0);
-        let read = || {
-            let mut seen = 0;
-            loop {
-                let part = next.fetch_add(PART_BLOCKS, Ordering::Relaxed);
-                if part >= blocks.len() {
-                    return seen;
+    case(IDEAL_READ_BY_TWO, Some(engine), records, move || {
+        let key = key(suite, engine);
+        let blocks = blocks(records, |number, block| seal(&key, number, block));
+        Box::new(move || {
+            let next = AtomicUsize::new(0);
+            let read = || {
+                let mut seen = 0;
+                loop {
+                    let part = next.fetch_add(PART_BLOCKS, Ordering::Relaxed);
+                    if part >= blocks.len() {
+                        return seen;
+                    }
+                    let of_part = &blocks[part..blocks.len().min(part + PART_BLOCKS)];
+                    seen += walk_blocks(of_part, |number, block, tag| {
+                        key.open(&nonce(part as u64 + number), &ASSOCIATED, block, tag).unwrap();
+                    });
                 }
-                let of_part = &blocks[part..blocks.len().min(part + PART_BLOCKS)];
-                seen += walk_blocks(of_part, |number, block, tag| {
-                    key.open(&nonce(part as u64 + number), &ASSOCIATED, block, tag).unwrap();
-                });
-            }
-        };
-        let seen = std::thread::scope(|scope| {
-            let other = scope.spawn(read);
-            read() + other.join().unwrap()
-        });
-        (seen, total)
+            };
+            let seen = std::thread::scope(|scope| {
+                let other = scope.spawn(read);
+                read() + other.join().unwrap()
+            });
+            (seen, total)
+        })
     })
 }
 
@@ -138,9 +152,9 @@ fn walk_blocks(blocks: &[Block], mut open: impl FnMut(u64, &mut [u8], &[u8; 16])
     seen
 }
 
-fn fill_blocks(records: &Records, mut full: impl FnMut(&mut [u8])) {
+fn fill_blocks<'r>(records: impl Iterator<Item = &'r [u8]>, mut full: impl FnMut(&mut [u8])) {
     let mut block = Vec::with_capacity(BLOCK_BYTES);
-    for record in records.iter() {
+    for record in records {
         if block.len() + record.len() > BLOCK_BYTES {
             full(&mut block);
             block.clear();
@@ -150,7 +164,13 @@ fn fill_blocks(records: &Records, mut full: impl FnMut(&mut [u8])) {
     full(&mut block);
 }
 
-fn key(suite: Suite, engine: Engine) -> ContentKey {
+/// The one call that seals a block.
+pub(crate) fn seal(key: &ContentKey, number: u64, block: &mut [u8]) -> [u8; 16] {
+    key.seal(danger::nonce(nonce(number)), &ASSOCIATED, block).unwrap()
+}
+
+/// A key for it.
+pub(crate) fn key(suite: Suite, engine: Engine) -> ContentKey {
     danger::content_key(suite, engine, &KEY).unwrap()
 }
 
@@ -161,12 +181,18 @@ fn nonce(number: u64) -> [u8; 12] {
 }
 
 fn case<'a>(
-    name: &str,
+    name: &'static str,
     engine: Option<Engine>,
-    expected: u64,
-    run: impl FnMut() -> (u64, u64) + 'a,
+    records: &'a Records,
+    prepare: impl FnOnce() -> Run<'a> + 'a,
 ) -> Case<'a> {
-    // The floor has no engine, and is no sealing at all: it is held against nothing.
-    let ideal = engine.map(|_| name.to_owned());
-    Case { name: name.to_owned(), engine, ideal, expected, run: Box::new(run) }
+    Case {
+        name: name.to_owned(),
+        engine,
+        // The floor has no engine, and is no sealing at all: it is held against nothing.
+        ideal: engine.map(|engine| (name, engine)),
+        records: records.len(),
+        expected: records.as_bytes().len() as u64,
+        prepare: Box::new(prepare),
+    }
 }

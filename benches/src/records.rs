@@ -132,7 +132,7 @@ fn measure(engine: Engine, calls: usize, rounds: usize) -> Result<Row> {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
     let place = runtime.block_on(Place::new(engine));
     let column =
-        SealedRecords::new(place.domicile(), place.scope(), RecordContext::new(&["calls", "detail"])?);
+        SealedRecords::new(place.domicile(), &place.scope(0), RecordContext::new(&["calls", "detail"])?);
     let mut sealer = runtime.block_on(column.sealer())?;
     let opener = runtime.block_on(column.opener(Purpose::Verification))?;
     let raw = danger::content_key(Suite::Aes256Gcm, engine, &[7; 32])?;
