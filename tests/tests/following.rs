@@ -221,6 +221,8 @@ fn the_program_prints_what_another_one_records_until_it_ends_or_dies() {
             // The commit of this record vouches for the one before.
             assert_eq!(printed.next().unwrap().unwrap(), format!("record {}", number - 1));
         }
+        // And where the recorder falls idle, it says so of the last one.
+        assert_eq!(printed.next().unwrap().unwrap(), "record 199");
         if killed {
             recording.kill().unwrap();
         }
@@ -233,7 +235,7 @@ fn the_program_prints_what_another_one_records_until_it_ends_or_dies() {
             assert_eq!((exit.status.code(), rest.len()), (Some(5), 0), "{said}");
             assert!(said.contains("error[segment/unfinished]"), "{said}");
         } else {
-            assert_eq!((exit.status.code(), rest), (Some(0), vec!["record 199".to_owned()]), "{said}");
+            assert_eq!((exit.status.code(), rest.len()), (Some(0), 0), "{said}");
         }
     }
 }
