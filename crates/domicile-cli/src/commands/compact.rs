@@ -1,9 +1,10 @@
 //! `domicile compact`: small blocks and files into large ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use domicile::{Code, Error, Result};
+use domicile::{Code, Domicile, Error, Purpose, Result};
+use domicile_record::{header_of, replaced_among};
 use serde::Serialize;
 
 use crate::arguments::{Common, Compact};
@@ -25,7 +26,7 @@ struct CompactJson {
     retired: bool,
 }
 
-/// The segments of each region become one; what is wrong with one region stops no other.
+/// The segments of each region become one, or a few where they are very many; what is wrong with one region stops no other.
 pub(crate) async fn run(common: &Common, arguments: &Compact, report: &Report) -> Result<()> {
     let mut regions: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for input in Input::all(&arguments.files, Some("dseg"), report)? {
@@ -38,7 +39,11 @@ pub(crate) async fn run(common: &Common, arguments: &Compact, report: &Report) -
         regions.entry(region).or_default().push(path.clone());
     }
     let domicile = input::domicile(common, report).await?;
+    let mut batches = Vec::new();
     for (region, files) in regions {
+        batches.extend(batches_of(&domicile, files).await?.into_iter().map(|files| (region.clone(), files)));
+    }
+    for (region, files) in batches {
         match domicile_record::compact(&domicile, &files, &arguments.output, arguments.retire).await {
             Ok(compaction) => {
                 let summary = &compaction.summary;
@@ -60,6 +65,28 @@ pub(crate) async fn run(common: &Common, arguments: &Compact, report: &Report) -
         }
     }
     Ok(())
+}
+
+/// Files that are open at the same time.
+const FILES_AT_ONCE: usize = 256;
+
+/// The files that become one segment each: all of them, or as many as may be open at once. What another of them replaces is
+/// left out then, because its records are in that one.
+async fn batches_of(domicile: &Domicile, mut files: Vec<PathBuf>) -> Result<Vec<Vec<PathBuf>>> {
+    if files.len() <= FILES_AT_ONCE {
+        return Ok(vec![files]);
+    }
+    let mut replaced = BTreeSet::new();
+    for path in &files {
+        let file = Input::File(path.clone()).open_anywhere()?;
+        replaced.extend(replaced_among(domicile, [file], Purpose::Maintenance).await?);
+    }
+    let is_current = |path: &PathBuf| {
+        let header = Input::File(path.clone()).open_anywhere().and_then(header_of);
+        header.map_or(true, |header| !replaced.contains(&header.id))
+    };
+    files.retain(is_current);
+    Ok(files.chunks(FILES_AT_ONCE).map(<[_]>::to_vec).collect())
 }
 
 fn text(json: &CompactJson) -> String {
