@@ -646,7 +646,7 @@ pub(crate) struct Settle {
     /// Segments, or directories with them; they stay as they are
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<OsString>,
-    /// The directory under which the new editions are written: <region>/<day>/<segment>.dseg
+    /// The directory under which the new editions are written, by region and day
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
 }
@@ -656,7 +656,7 @@ pub(crate) struct Compact {
     /// Segments, or directories with them
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<OsString>,
-    /// The directory under which the new segments are written: <region>/<day>/<segment>.dseg
+    /// The directory under which the new segments are written, by region and day
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// Retire what is replaced, in every copy, and remove it, once the new segment is verified and has its name
