@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::print_stderr,
     reason = "this crate is only ever part of a test; what is left out must not look like what passed"
@@ -24,7 +25,7 @@ pub mod vault;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use domicile::{Config, Domicile, Place, RecordType, Region, Scope};
-use domicile_record::format::{Contents, Descriptor};
+use domicile_record::format::{BlockHeader, Contents, Descriptor, SegmentHeader};
 use domicile_record::{Outlet, SegmentWriter, Source, Stamp, WriterOptions};
 
 /// A place on the embedded default, in a directory that is removed with it: eu-central-1 and eu-west-1 in
@@ -140,6 +141,19 @@ impl Source for Counting<'_> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.bytes.read_at(at, into)
     }
+}
+
+/// Offset and header of every block of a segment.
+#[must_use]
+pub fn blocks(bytes: &[u8]) -> Vec<(usize, BlockHeader)> {
+    let id = SegmentHeader::decode(bytes.first_chunk().unwrap()).unwrap().id;
+    let (mut at, mut found) = (SegmentHeader::BYTES, Vec::new());
+    while at < bytes.len() {
+        let block = BlockHeader::decode(bytes[at..].first_chunk().unwrap(), &id).unwrap();
+        found.push((at, block));
+        at += usize::try_from(block.block_bytes()).unwrap();
+    }
+    found
 }
 
 /// A region with its jurisdiction.

@@ -19,7 +19,7 @@ use domicile_record::format::{
 };
 use domicile_record::{Restored, Segment, Selection, Stamp, WriterOptions, inspect, verify, why};
 use domicile_tests::program::{peak_memory, program, succeed};
-use domicile_tests::{Counting, Home, descriptor, scope};
+use domicile_tests::{Counting, Home, blocks, descriptor, scope};
 
 const MEMORY_BYTES_MAX: u64 = 100 << 20;
 
@@ -40,18 +40,6 @@ fn forged(bytes: &[u8], header: BlockHeader, payload: &[u8]) -> Vec<u8> {
 fn sealed(kind: BlockKind, lane: u32, sequence: u32, ordinal: u64) -> BlockHeader {
     let flags = BlockFlags::sealed();
     BlockHeader { kind, flags, lane: LaneNo(lane), sequence, ordinal, length: 0, nonce: [0; 12] }
-}
-
-/// Offset and header of every block.
-fn blocks(bytes: &[u8]) -> Vec<(usize, BlockHeader)> {
-    let id = header_of(bytes).id;
-    let (mut at, mut found) = (SegmentHeader::BYTES, Vec::new());
-    while at < bytes.len() {
-        let block = BlockHeader::decode(bytes[at..].first_chunk().unwrap(), &id).unwrap();
-        found.push((at, block));
-        at += usize::try_from(block.block_bytes()).unwrap();
-    }
-    found
 }
 
 /// Where the first block of a kind stands.

@@ -13,10 +13,10 @@ use std::ops::Range;
 use std::process::Stdio;
 
 use domicile::{Code, Error, Purpose};
-use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, LaneNo, SegmentHeader};
+use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, LaneNo};
 use domicile_record::{Segment, Selection, Source, Stamp, WriterOptions};
 use domicile_tests::program::{peak_memory, program, succeed};
-use domicile_tests::{Counting, Home, descriptor, long_form, scope};
+use domicile_tests::{Counting, Home, blocks, descriptor, long_form, scope};
 
 const BLOCK_BYTES: usize = 4096;
 
@@ -100,18 +100,6 @@ async fn a_recording_is_read_anywhere_however_its_pieces_were_cut() {
             check(&segment, length, &format!("{pieces:?}"));
         }
     }
-}
-
-/// Offset and header of every block.
-fn blocks(bytes: &[u8]) -> Vec<(usize, BlockHeader)> {
-    let id = SegmentHeader::decode(bytes.first_chunk().unwrap()).unwrap().id;
-    let (mut at, mut found) = (SegmentHeader::BYTES, Vec::new());
-    while at < bytes.len() {
-        let block = BlockHeader::decode(bytes[at..].first_chunk().unwrap(), &id).unwrap();
-        found.push((at, block));
-        at += usize::try_from(block.block_bytes()).unwrap();
-    }
-    found
 }
 
 #[tokio::test]

@@ -13,9 +13,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domicile::{Code, Error, Purpose, Time};
-use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, SegmentHeader};
+use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor};
 use domicile_record::{BlockOrder, Segment, Selection, Source, Stamp, WriterOptions};
-use domicile_tests::{Counting, Home, descriptor, scope};
+use domicile_tests::{Counting, Home, blocks, descriptor, scope};
 
 const ORDERS: [BlockOrder; 2] = [BlockOrder::Any, BlockOrder::InLane];
 
@@ -104,18 +104,6 @@ async fn several_threads_see_each_block_once_and_what_one_thread_sees() {
             }
         }
     }
-}
-
-/// Offset and header of every block.
-fn blocks(bytes: &[u8]) -> Vec<(usize, BlockHeader)> {
-    let id = SegmentHeader::decode(bytes.first_chunk().unwrap()).unwrap().id;
-    let (mut at, mut found) = (SegmentHeader::BYTES, Vec::new());
-    while at < bytes.len() {
-        let block = BlockHeader::decode(bytes[at..].first_chunk().unwrap(), &id).unwrap();
-        found.push((at, block));
-        at += usize::try_from(block.block_bytes()).unwrap();
-    }
-    found
 }
 
 #[tokio::test]

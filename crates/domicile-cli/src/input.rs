@@ -1,12 +1,14 @@
 //! Where things are read from: files, directories, standard input, the configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use domicile::files::is_temporary;
-use domicile::{Code, Config, Domicile, Error, Result};
+use domicile::{Code, Config, Domicile, Error, Request, Result};
+use domicile_record::{header_of, replaced_among};
 
 use crate::arguments::Common;
 use crate::report::Report;
@@ -75,6 +77,28 @@ impl Input {
             }
         }
         Ok(inputs)
+    }
+
+    /// Those of the inputs whose records are to be seen, and those that another of them replaces: with both, a record would be
+    /// seen twice. One input alone is taken as it is, and so is what comes through a pipe, which is read once.
+    pub(crate) async fn current<'i>(
+        domicile: &Domicile,
+        inputs: &'i [Self],
+        request: &Request,
+    ) -> Result<(Vec<&'i Self>, Vec<&'i Self>)> {
+        let (mut ids, mut replaced) = (BTreeMap::new(), BTreeSet::new());
+        for (number, input) in inputs.iter().enumerate().filter(|_| inputs.len() > 1) {
+            // What cannot be opened is told when it is read.
+            if let (Input::File(_), Ok(file)) = (input, input.open_anywhere()) {
+                ids.extend(header_of(&file).ok().map(|header| (number, header.id)));
+                replaced.extend(replaced_among(domicile, [&file], request.clone()).await?);
+            }
+        }
+        let is_replaced = |number: usize| ids.get(&number).is_some_and(|id| replaced.contains(id));
+        let (out, current): (Vec<_>, Vec<_>) =
+            inputs.iter().enumerate().partition(|(number, _)| is_replaced(*number));
+        let of = |inputs: Vec<(usize, &'i Self)>| inputs.into_iter().map(|(_, input)| input).collect();
+        Ok((of(current), of(out)))
     }
 
     /// The name, as it is shown.

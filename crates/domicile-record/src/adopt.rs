@@ -262,15 +262,11 @@ fn check_end<S: Source>(
     let header = &segment.file.header;
     let unsigned = || Error::new(Code::PostForged, "the end of the segment was not signed by its post");
     let end = segment.region.as_ref().and_then(|region| region.end.as_ref()).ok_or_else(unsigned)?;
-    let (mut summary, mut signature) = (None, None);
-    for section in &end.end.sections {
-        match section {
-            Section::Summary(found) => summary = Some(found),
-            Section::PostEnd(found) => signature = Some(found),
-            _ => {}
-        }
-    }
-    let (summary, signature) = summary.zip(signature).ok_or_else(unsigned)?;
+    let signature = end.end.sections.iter().rev().find_map(|section| match section {
+        Section::PostEnd(signature) => Some(signature),
+        _ => None,
+    });
+    let (summary, signature) = end.end.summary().zip(signature).ok_or_else(unsigned)?;
     admission.verify(&claim.of_end(&header.fixed(), summary.blocks, &summary.running_hash), signature)?;
     let digest = wire::parts(&[b"domicile/v1/post/adopted", &header.id.0, &summary.running_hash, &end.hash]);
     let digest: [u8; 32] = Sha256::digest(digest).into();

@@ -1,16 +1,18 @@
 //! Where recorders write and recovery works: what they ask of a file system, and no more. Tests put a disk in its place that loses, tears and
 //! reorders what was not synced.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use domicile::files::{is_over_a_network, make_directory, refuse_foreign_link, sync_directory};
+use domicile::{Code, Error, Result};
 
+use crate::format::SegmentHeader;
 use crate::reader::Source;
 use crate::writer::Sink;
 
@@ -88,8 +90,7 @@ impl Disk for LocalDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         // Under another name until it is locked: whoever looks for what a crash left must not take it before.
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
+        let part = part_of(path);
         let file = OpenOptions::new().append(true).create_new(true).mode(SEGMENT_MODE).open(&part)?;
         if is_over_a_network(&file)? {
             let what = "a file system over a network does not keep what a recorder promises";
@@ -130,6 +131,60 @@ impl Disk for LocalDisk {
         fs::remove_file(path)?;
         sync_directory(path)
     }
+}
+
+/// How the name of a file ends that has not got its own yet.
+const PART: &str = ".part";
+
+/// Where a file is written until it is whole, and begun until it is locked.
+pub(crate) fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PART);
+    PathBuf::from(name)
+}
+
+/// Whether this is the name of a file that was written beside its place when its process died, or that is so now: then it is
+/// locked. What other writers keep under names of their own is not meant.
+pub(crate) fn is_left_over(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let of_a_segment = memchr::memmem::find(name, b".dseg").is_some_and(|at| at > 0);
+    of_a_segment && !name.starts_with(b".") && name.ends_with(PART.as_bytes())
+}
+
+/// Takes a segment.
+///
+/// # Errors
+/// [`SegmentBusy`](Code::SegmentBusy) while somebody else has it; [`InputFailed`](Code::InputFailed).
+pub(crate) fn taken(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Source + Send + Sync>> {
+    let taken = disk
+        .take(path)
+        .map_err(|source| Error::new(Code::InputFailed, "the segment cannot be opened").because(source))?;
+    taken.ok_or_else(|| {
+        Error::new(Code::SegmentBusy, "somebody writes this segment, or recovers it")
+            .advise("wait until its writer has left it")
+    })
+}
+
+/// Where a segment stands below a directory of segments that is there: its directories are made if they are not.
+///
+/// # Errors
+/// [`OutputFailed`](Code::OutputFailed).
+pub(crate) fn made_place(disk: &dyn Disk, root: &Path, header: &SegmentHeader) -> Result<PathBuf> {
+    let path = root.join(header.path());
+    let above: Vec<_> = path.ancestors().skip(1).take_while(|above| *above != root).collect();
+    above.into_iter().rev().try_for_each(|directory| make_directory_on(disk, directory))?;
+    Ok(path)
+}
+
+/// Makes a directory whose parent is there, if it is not.
+///
+/// # Errors
+/// [`OutputFailed`](Code::OutputFailed).
+pub(crate) fn make_directory_on(disk: &dyn Disk, path: &Path) -> Result<()> {
+    disk.create_directory(path).map_err(|source| {
+        Error::output_failed("a directory of segments could not be made", source)
+            .at(path.display().to_string())
+    })
 }
 
 #[derive(Debug)]
@@ -192,5 +247,22 @@ impl Write for FileSink {
 impl Sink for FileSink {
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_write_is_not_left_over() {
+        for name in ["a1.dseg.part", "a1.dseg.cut-7.part"] {
+            assert!(is_left_over(OsStr::new(name)), "{name}");
+        }
+        for name in
+            [".domicile-12ab.part", "a1.dseg", "a1.dseg.cut-7", "notes.part", ".a1.dseg.part", ".dseg.part"]
+        {
+            assert!(!is_left_over(OsStr::new(name)), "{name}");
+        }
     }
 }

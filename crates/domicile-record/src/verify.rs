@@ -383,7 +383,7 @@ impl<'a, S: Source> Check<'a, S> {
         }
         let Some(readable) = lane.lane else {
             // Its key is not to be had here: the structure was checked, and nothing more can be.
-            let tag = tag_of(header, body).ok_or("a block without a tag")?;
+            let tag = header.tag_in(body).ok_or("a block without a tag")?;
             lane.last_hash = end_hash(encoded, &tag);
             return self.hash.add(header.ordinal, HashItem::Sealed(*encoded, tag));
         };
@@ -768,18 +768,10 @@ fn covers(index: &[IndexEntry], mut blocks: &[IndexEntry]) -> bool {
 /// What of a block goes into the running hash.
 fn hash_item(header: &BlockHeader, encoded: &[u8; BlockHeader::BYTES], body: &[u8]) -> Option<HashItem> {
     if header.kind != BlockKind::LaneOpen {
-        return tag_of(header, body).map(|tag| HashItem::Sealed(*encoded, tag));
+        return header.tag_in(body).map(|tag| HashItem::Sealed(*encoded, tag));
     }
     let open = LaneOpen::decode(body.get(..header.payload_bytes())?, header.lane).ok()?;
     Some(HashItem::LaneOpen(*encoded, open.descriptor.encode().ok()?, open.commitment))
-}
-
-/// The tag of a sealed block, as it stands behind its payload.
-fn tag_of(header: &BlockHeader, body: &[u8]) -> Option<[u8; TAG_BYTES]> {
-    if !header.flags.is_sealed() {
-        return None;
-    }
-    body.get(header.payload_bytes()..header.sealed_bytes())?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `domicile compact`: small blocks and files into large ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use domicile::{Code, Domicile, Error, Purpose, Result};
-use domicile_record::{header_of, replaced_among};
+use domicile_record::header_of;
 use serde::Serialize;
 
 use crate::arguments::{Common, Compact};
@@ -28,15 +28,14 @@ struct CompactJson {
 
 /// The segments of each region become one, or a few where they are very many; what is wrong with one region stops no other.
 pub(crate) async fn run(common: &Common, arguments: &Compact, report: &Report) -> Result<()> {
-    let mut regions: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let mut regions: BTreeMap<String, Vec<Input>> = BTreeMap::new();
     for input in Input::all(&arguments.files, Some("dseg"), report)? {
-        let Input::File(path) = &input else {
+        if matches!(input, Input::Stdin) {
             let what = "segments are compacted where they lie, and not in a pipe";
             return Err(Error::new(Code::ArgumentInvalid, what));
-        };
-        let inspected = domicile_record::inspect(input.open_anywhere()?);
-        let region = inspected.map_err(|error| error.at(input.name()))?.region;
-        regions.entry(region).or_default().push(path.clone());
+        }
+        let header = header_of(input.open_anywhere()?).map_err(|error| error.at(input.name()))?;
+        regions.entry(header.place.region.to_string()).or_default().push(input);
     }
     let domicile = input::domicile(common, report).await?;
     let mut batches = Vec::new();
@@ -72,20 +71,13 @@ const FILES_AT_ONCE: usize = 256;
 
 /// The files that become one segment each: all of them, or as many as may be open at once. What another of them replaces is
 /// left out then, because its records are in that one.
-async fn batches_of(domicile: &Domicile, mut files: Vec<PathBuf>) -> Result<Vec<Vec<PathBuf>>> {
-    if files.len() <= FILES_AT_ONCE {
-        return Ok(vec![files]);
+async fn batches_of(domicile: &Domicile, inputs: Vec<Input>) -> Result<Vec<Vec<PathBuf>>> {
+    let path = |input: &Input| if let Input::File(path) = input { Some(path.clone()) } else { None };
+    if inputs.len() <= FILES_AT_ONCE {
+        return Ok(vec![inputs.iter().filter_map(path).collect()]);
     }
-    let mut replaced = BTreeSet::new();
-    for path in &files {
-        let file = Input::File(path.clone()).open_anywhere()?;
-        replaced.extend(replaced_among(domicile, [file], Purpose::Maintenance).await?);
-    }
-    let is_current = |path: &PathBuf| {
-        let header = Input::File(path.clone()).open_anywhere().and_then(header_of);
-        header.map_or(true, |header| !replaced.contains(&header.id))
-    };
-    files.retain(is_current);
+    let (current, _) = Input::current(domicile, &inputs, &Purpose::Maintenance.into()).await?;
+    let files: Vec<_> = current.into_iter().filter_map(path).collect();
     Ok(files.chunks(FILES_AT_ONCE).map(<[_]>::to_vec).collect())
 }
 

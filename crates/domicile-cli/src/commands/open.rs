@@ -1,6 +1,5 @@
 //! `domicile open`: give back what went in, for a purpose.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -8,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use domicile::files::NewFile;
 use domicile::{Class, Code, Domicile, Error, Request, Result};
-use domicile_record::format::SegmentId;
-use domicile_record::{Restored, Segment, Selection, header_of, replaced_among};
+use domicile_record::{Restored, Segment, Selection};
 use serde::Serialize;
 
 use crate::arguments::{Common, Open};
@@ -159,12 +157,11 @@ impl Opening<'_> {
     async fn all(&self, inputs: &[Input], output: &mut dyn Write) -> Result<Vec<FileJson>> {
         let mut opened = Vec::with_capacity(inputs.len());
         let mut without = Vec::new();
-        let replaced = self.replaced(inputs).await?;
-        for input in inputs {
-            if self.is_among(input, &replaced) {
-                self.report.say(&format!("{}: replaced by another one; left out", input.name()));
-                continue;
-            }
+        let (current, replaced) = Input::current(&self.domicile, inputs, &self.request).await?;
+        for input in replaced {
+            self.report.say(&format!("{}: replaced by another one; left out", input.name()));
+        }
+        for input in current {
             match self.one(input, output).await {
                 Ok(file) => opened.push(file),
                 // The output is everybody's: without it, nothing goes on.
@@ -185,25 +182,6 @@ impl Opening<'_> {
             self.report.fail(&error.at(first.name() + &more));
         }
         Ok(opened)
-    }
-
-    /// The segments that others among the inputs replace: their records are seen once. One input alone is taken as it is.
-    async fn replaced(&self, inputs: &[Input]) -> Result<BTreeSet<SegmentId>> {
-        let mut replaced = BTreeSet::new();
-        for input in inputs.iter().filter(|_| inputs.len() > 1) {
-            // What cannot be opened is told when it is read; what comes through a pipe is read once.
-            if let (Input::File(_), Ok(file)) = (input, input.open_anywhere()) {
-                replaced.extend(replaced_among(&self.domicile, [file], self.request.clone()).await?);
-            }
-        }
-        Ok(replaced)
-    }
-
-    fn is_among(&self, input: &Input, replaced: &BTreeSet<SegmentId>) -> bool {
-        let header = |input: &Input| header_of(input.open_anywhere().ok()?).ok();
-        !replaced.is_empty()
-            && matches!(input, Input::File(_))
-            && header(input).is_some_and(|header| replaced.contains(&header.id))
     }
 
     async fn one(&self, input: &Input, output: &mut dyn Write) -> Result<FileJson> {

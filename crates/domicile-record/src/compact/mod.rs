@@ -211,7 +211,8 @@ async fn write_lane<S: Source, O: Sink>(
     for Part { segment, lane: old, arrivals_from } in parts {
         let everything = Wanted::default();
         let mut cursor = LaneCursor::new(old, &everything);
-        let mut is_inside = false;
+        // Of a long record, of which each piece has it.
+        let mut stamped = None;
         while let Some((block, _)) = cursor.next(&segment.file, old)? {
             writer.was_sealed_at(block.summary().span.latest);
             let stamp = |index| -> Result<Stamp> {
@@ -221,8 +222,8 @@ async fn write_lane<S: Source, O: Sink>(
             };
             if descriptor.contents.long_record {
                 // Whether it is the last is known once the next one was looked for.
-                is_inside = true;
-                writer.append_piece(lane, block.values(), stamp(0)?, false)?;
+                let stamp = *stamped.insert(stamp(0)?);
+                writer.append_piece(lane, block.values(), stamp, false)?;
                 continue;
             }
             for (index, record) in block.records().enumerate() {
@@ -237,27 +238,16 @@ async fn write_lane<S: Source, O: Sink>(
                 }
             }
         }
-        if is_inside {
+        if let Some(stamp) = stamped {
             if cursor.is_inside_record() {
                 return Err(Error::new(Code::SegmentUnfinished, "a crash cut a long record")
                     .at(format!("lane {} of segment {}", old.place.key.lane, segment.file.header.id))
                     .advise("seal it again, and erase its lane; nothing was written"));
             }
-            writer.append_piece(lane, b"", last_stamp(segment, old, arrivals_from)?, true)?;
+            writer.append_piece(lane, b"", stamp, true)?;
         }
     }
     Ok(lane)
-}
-
-/// The stamp of a long record, which each of its pieces has.
-fn last_stamp<S: Source>(segment: &Segment<S>, lane: &ReadableLane, arrivals_from: i64) -> Result<Stamp> {
-    for sequence in lane.place.blocks.iter().rev() {
-        if let Some(block) = lane.data_at(&segment.file, sequence)? {
-            let arrival = block.arrival(0).map(|number| number.saturating_add(arrivals_from));
-            return Ok(Stamp { time: block.time(0), arrival });
-        }
-    }
-    Ok(Stamp::default())
 }
 
 fn too_many_arrivals() -> Error {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use domicile::{Code, Domicile, Error, Purpose, Result};
 
 use super::Compacting;
-use crate::disk::{Disk, FileSink, LocalDisk};
+use crate::disk::{Disk, FileSink, LocalDisk, made_place, make_directory_on, part_of, taken};
 use crate::format::{SegmentHeader, SegmentId};
 use crate::reader::{Source, replaced_by, retire_replaced};
 use crate::verify::verify;
@@ -51,16 +51,13 @@ pub(crate) async fn compact_on(
 ) -> Result<Compaction> {
     let mut sources = Vec::with_capacity(files.len());
     for path in files {
-        sources.push(taken(disk, path)?);
+        sources.push(taken(disk, path).map_err(|error| error.at(path.display().to_string()))?);
     }
     let compacting = Compacting::examine(domicile, sources.iter().cloned()).await?;
     let mut path = PathBuf::new();
     let open = |header: &SegmentHeader| {
-        path = directory.join(header.path());
-        let above: Vec<_> = path.ancestors().skip(1).take(3).collect();
-        for directory in above.into_iter().rev() {
-            disk.create_directory(directory).map_err(failed)?;
-        }
+        make_directory_on(disk, directory)?;
+        path = made_place(disk, directory, header)?;
         disk.create(&part_of(&path)).map(FileSink::new).map_err(failed)
     };
     let written = compacting.write(open, options).await;
@@ -145,24 +142,6 @@ pub(crate) async fn finish_replacing(
         }
     }
     Ok(any)
-}
-
-fn taken(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Source + Send + Sync>> {
-    let taken = disk.take(path).map_err(|source| {
-        Error::new(Code::InputFailed, "the segment cannot be opened")
-            .at(path.display().to_string())
-            .because(source)
-    })?;
-    taken.ok_or_else(|| {
-        Error::new(Code::SegmentBusy, "somebody writes this segment, or recovers it")
-            .at(path.display().to_string())
-    })
-}
-
-fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    PathBuf::from(name)
 }
 
 /// Takes away what nobody knows; what is left of it is taken away by the next recorder.

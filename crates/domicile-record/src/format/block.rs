@@ -263,6 +263,13 @@ impl BlockHeader {
         self.payload_bytes() + if self.flags.is_sealed() { TAG_BYTES } else { 0 }
     }
 
+    /// The tag of a sealed block, as it stands behind the payload in what follows this header.
+    #[must_use]
+    pub fn tag_in(&self, body: &[u8]) -> Option<[u8; TAG_BYTES]> {
+        let tag = body.get(self.payload_bytes()..self.sealed_bytes())?;
+        tag.try_into().ok().filter(|_| self.flags.is_sealed())
+    }
+
     /// Octets from the end of this header to the next: payload, tag, and zeros up to a multiple of eight of
     /// the whole block.
     #[must_use]

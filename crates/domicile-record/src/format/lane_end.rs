@@ -47,6 +47,17 @@ impl LaneEnd {
     }
 }
 
+impl LaneEnd {
+    /// Of lane 0's end, what it says of the segment as a whole.
+    #[must_use]
+    pub fn summary(&self) -> Option<&Summary> {
+        self.sections.iter().rev().find_map(|section| match section {
+            Section::Summary(summary) => Some(summary),
+            _ => None,
+        })
+    }
+}
+
 /// The payload of a section block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sections(pub Vec<Section>);

@@ -14,7 +14,7 @@ use super::source::Source;
 use super::state::State;
 use super::{Opening, SegmentLane, SegmentLeaves, Selection};
 use crate::format::{
-    BlockHeader, BlockKind, Commit, DataBlock, LaneEnd, LaneKey, LaneNo, LaneOpen, Section, SegmentHeader,
+    BlockHeader, BlockKind, Commit, DataBlock, LaneEnd, LaneKey, LaneNo, LaneOpen, SegmentHeader,
 };
 
 /// A segment that is followed while its writer goes on.
@@ -186,12 +186,8 @@ impl<S: Source> Follower<S> {
             return Ok(());
         }
         let end = LaneEnd::decode(&self.body).map_err(malformed)?;
-        let summary = end.sections.iter().find_map(|section| match section {
-            Section::Summary(summary) => Some(summary.recovered),
-            _ => None,
-        });
-        let recovered = summary.ok_or_else(|| malformed(bad("summary of the segment")))?;
-        self.ended = Some(if recovered { State::Recovered } else { State::Complete });
+        let summary = end.summary().ok_or_else(|| malformed(bad("summary of the segment")))?;
+        self.ended = Some(if summary.recovered { State::Recovered } else { State::Complete });
         // It was written when everything before it was on disk.
         self.durable = header.ordinal;
         Ok(())

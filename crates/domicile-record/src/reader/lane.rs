@@ -120,8 +120,7 @@ impl ReadableLane {
         let last = self.place.blocks.last().unwrap_or(0);
         let mut body = Vec::new();
         let (header, encoded) = file.read_block(&self.place, last, &mut body)?;
-        let tag = body.get(header.payload_bytes()..).and_then(|behind| behind.first_chunk());
-        let hash = tag.filter(|_| header.flags.is_sealed()).map(|tag| end_hash(&encoded, tag));
+        let hash = header.tag_in(&body).map(|tag| end_hash(&encoded, &tag));
         Ok((last.saturating_add(1), hash.unwrap_or_default()))
     }
 

@@ -121,16 +121,13 @@ fn no_end() -> State {
 fn ended(region: &ReadableLane) -> Result<Option<(State, Vec<DirectoryEntry>)>> {
     let Some(end) = &region.end else { return Ok(None) };
     let mut directory = Vec::new();
-    let mut summary = None;
     for section in &end.end.sections {
-        match section {
-            Section::Directory(entries) => directory.extend_from_slice(entries),
-            Section::Summary(found) => summary = Some(found),
-            _ => {}
+        if let Section::Directory(entries) = section {
+            directory.extend_from_slice(entries);
         }
     }
     let malformed = |what| region.malformed(end.sequence, domicile::wire::Malformed { what, at: 0 });
-    let summary = summary.ok_or_else(|| malformed("summary of the segment"))?;
+    let summary = end.end.summary().ok_or_else(|| malformed("summary of the segment"))?;
     let agrees = summary.lanes as usize == directory.len()
         && directory.iter().zip(1..).all(|(entry, lane)| entry.lane.0 == lane)
         && DirectoryEntry::totals(&directory) == Some((summary.records, summary.bytes));

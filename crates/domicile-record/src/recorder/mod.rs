@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use feed::Feed;
 pub use lane::RecorderLane;
 
-use crate::disk::{Disk, DiskFile, LocalDisk};
+use crate::disk::{Disk, DiskFile, LocalDisk, made_place, make_directory_on};
 use crate::format::{Commit, SegmentHeader};
 use crate::framing::Framing;
 use crate::recover::Recovery;
@@ -212,7 +212,7 @@ impl Recorder {
             options,
             room: Room::default(),
         };
-        base.create_directory(directory)?;
+        make_directory_on(&*base.disk, directory)?;
         // Before a segment is begun, so that none of its own is among them.
         let found = tend::found(&base);
         let (base, group) = (Arc::new(base), Arc::new(Group::new()));
@@ -417,20 +417,9 @@ impl Shared {
 }
 
 impl Base {
-    fn create_directory(&self, path: &Path) -> Result<()> {
-        self.disk.create_directory(path).map_err(|source| {
-            Error::output_failed("a directory of segments could not be made", source)
-                .at(path.display().to_string())
-        })
-    }
-
     /// Begins the file of a segment, in directories that are made if they are not there.
     fn create_file(&self, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
-        let path = self.directory.join(header.path());
-        let above: Vec<_> = path.ancestors().skip(1).take(2).collect();
-        for directory in above.into_iter().rev() {
-            self.create_directory(directory)?;
-        }
+        let path = made_place(&*self.disk, &self.directory, header)?;
         self.disk.create(&path).map_err(|source| {
             Error::output_failed("a segment could not be begun", source).at(path.display().to_string())
         })

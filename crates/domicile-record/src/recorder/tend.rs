@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Base;
 use crate::compact::{compact_on, finish_replacing};
+use crate::disk::is_left_over;
 use crate::format::SegmentId;
-use crate::recover::{Recovery, is_left_over, recover_on};
+use crate::recover::{Recovery, recover_on};
 use crate::writer::SegmentSummary;
 
 /// What became of each file that was found without an end.

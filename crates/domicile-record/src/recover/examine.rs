@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use domicile::engine::TAG_BYTES;
 use domicile::{Code, Error, Result};
 
-use crate::format::{BlockHeader, BlockKind, Commit, LaneNo, LaneOpen, Section};
+use crate::format::{BlockHeader, BlockKind, Commit, LaneNo, LaneOpen};
 use crate::reader::{Segment, SegmentLane, Source, Step, Walker, last_commit, unreadable};
 use crate::running_hash::RunningHash;
 
@@ -35,15 +34,6 @@ impl Extent {
             extent: Extent::default(),
         };
         survey.walk()
-    }
-
-    /// What lane 0 says that the segment holds, where its end is there: lanes, records and octets.
-    pub(super) fn totals<S>(segment: &Segment<S>) -> Option<(u32, u64, u64)> {
-        let end = segment.region.as_ref()?.end.as_ref()?;
-        end.end.sections.iter().find_map(|section| match section {
-            Section::Summary(summary) => Some((summary.lanes, summary.records, summary.bytes)),
-            _ => None,
-        })
     }
 }
 
@@ -123,8 +113,7 @@ impl<S: Source> Survey<'_, S> {
         if opens {
             return self.opening(header, encoded, body);
         }
-        let tag = body.get(header.payload_bytes()..header.sealed_bytes());
-        let Some(tag) = tag.and_then(|tag| <[u8; TAG_BYTES]>::try_from(tag).ok()) else { return Passed::Cut };
+        let Some(tag) = header.tag_in(body) else { return Passed::Cut };
         let passed = if header.lane == LaneNo::REGION {
             self.of_region(header, encoded, body)
         } else {

@@ -6,13 +6,12 @@ mod place;
 
 use std::collections::BTreeMap;
 
-use domicile::audit::{Event, EventKind};
 use domicile::engine::Nonces;
 use domicile::keyring::{DataKey, SealingLeaf, SegmentLeaf};
 use domicile::{Action, Code, Domicile, Error, Purpose, Result};
 
+pub(crate) use place::recover_on;
 pub use place::{Recovery, recover};
-pub(crate) use place::{is_left_over, recover_on};
 
 use crate::block_buffer::BlockBuffer;
 use crate::format::{
@@ -108,7 +107,8 @@ impl<'a, S: Source> Recovering<'a, S> {
             }
         }
         let extent = Extent::of(&segment)?;
-        let totals = Extent::totals(&segment);
+        let summary = segment.region.as_ref().and_then(|region| region.end.as_ref()?.end.summary());
+        let totals = summary.map(|summary| (summary.lanes, summary.records, summary.bytes));
         let Segment { file, region, .. } = segment;
         let region = region.ok_or_else(no_region_lane)?;
         let lane_zero = match totals {
@@ -265,12 +265,11 @@ impl<O: Sink> Closing<'_, O> {
 
     /// Copies a sealed block, octet for octet.
     fn copy(&mut self, header: &BlockHeader, encoded: &[u8; BlockHeader::BYTES], body: &[u8]) -> Result<()> {
-        let tag = body.get(header.payload_bytes()..).and_then(|behind| behind.first_chunk());
-        let tag = tag.ok_or_else(changed)?;
-        self.hash.add_sealed(encoded, tag);
+        let tag = header.tag_in(body).ok_or_else(changed)?;
+        self.hash.add_sealed(encoded, &tag);
         if let Some(entry) = self.lanes.get_mut(&header.lane) {
             entry.blocks += 1;
-            entry.end_hash = end_hash(encoded, tag);
+            entry.end_hash = end_hash(encoded, &tag);
         }
         self.edition.add(header.lane, encoded, body)?;
         self.ordinal += 1;
@@ -365,12 +364,5 @@ impl NewRegion<'_> {
         let payload = end.end(true, closing.ordinal, closing.hash.value(), None).map_err(misfit)?;
         self.seal(closing, BlockKind::LaneEnd, BlockFlags::sealed(), &payload)?;
         Ok(totals)
-    }
-}
-
-impl SegmentSummary {
-    /// The event of its recovery.
-    pub(crate) fn recovered(&self) -> Event {
-        self.event(EventKind::Recover)
     }
 }

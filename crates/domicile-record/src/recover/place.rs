@@ -1,13 +1,13 @@
 //! Recovery where a segment lies: what is cut is kept beside it, and the closed segment takes its name.
 
-use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use domicile::{Code, Domicile, Error, Result};
+use domicile::audit::EventKind;
+use domicile::{Domicile, Error, Result};
 
 use super::{Cut, Recovering};
-use crate::disk::{Disk, FileSink, LocalDisk};
+use crate::disk::{Disk, FileSink, LocalDisk, part_of, taken};
 use crate::format::SegmentHeader;
 use crate::reader::{SegmentFile, Source, Step, Walker, unreadable};
 use crate::writer::{SegmentSummary, Sink};
@@ -49,13 +49,7 @@ pub async fn recover(domicile: &Domicile, path: impl AsRef<Path>) -> Result<Reco
 }
 
 pub(crate) async fn recover_on(disk: &dyn Disk, domicile: &Domicile, path: &Path) -> Result<Recovery> {
-    let taken = disk
-        .take(path)
-        .map_err(|source| Error::new(Code::InputFailed, "the segment cannot be opened").because(source))?;
-    let Some(source) = taken else {
-        return Err(Error::new(Code::SegmentBusy, "somebody writes this segment, or recovers it")
-            .advise("recover what its writer has left"));
-    };
+    let source = taken(disk, path)?;
     if holds_nothing(&source).map_err(|source| unreadable(0, source))? {
         return keep_whole(disk, path);
     }
@@ -77,7 +71,7 @@ pub(crate) async fn recover_on(disk: &dyn Disk, domicile: &Domicile, path: &Path
     let (_, summary) = recovering.write(written_beside(disk, path)?)?;
     disk.rename(&part_of(path), path).map_err(failed)?;
     // It is closed and vouches for itself: a chain that is out of reach does not undo it.
-    domicile.audit().record_when_possible(&[summary.recovered()]).await?;
+    domicile.audit().record_when_possible(&[summary.event(EventKind::Recover)]).await?;
     Ok(Recovery::Closed { summary: Box::new(summary), cut, caller, unverified })
 }
 
@@ -118,28 +112,8 @@ fn has_one_block(source: &dyn Source) -> Result<bool> {
 
 /// Where what is cut of a segment is kept.
 fn kept_beside(path: &Path, at: u64) -> PathBuf {
-    with_ending(path, &format!(".cut-{at}"))
-}
-
-/// Whether this is the name of a file that was written beside its place when its process died, or that is so now: then it is
-/// locked. What other writers keep under names of their own is not meant.
-pub(crate) fn is_left_over(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    let of_a_segment = memchr::memmem::find(name, b".dseg").is_some_and(|at| at > 0);
-    of_a_segment && !name.starts_with(b".") && name.ends_with(PART.as_bytes())
-}
-
-/// How the name of a file ends that is not whole yet.
-const PART: &str = ".part";
-
-/// Where a file is written until it is whole.
-fn part_of(path: &Path) -> PathBuf {
-    with_ending(path, PART)
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(ending);
+    name.push(format!(".cut-{at}"));
     PathBuf::from(name)
 }
 
@@ -155,21 +129,4 @@ fn written_beside(disk: &dyn Disk, path: &Path) -> Result<FileSink> {
 
 fn failed(source: io::Error) -> Error {
     Error::output_failed("the recovered segment could not be written", source)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_others_write_is_not_left_over() {
-        for name in ["a1.dseg.part", "a1.dseg.cut-7.part"] {
-            assert!(is_left_over(OsStr::new(name)), "{name}");
-        }
-        for name in
-            [".domicile-12ab.part", "a1.dseg", "a1.dseg.cut-7", "notes.part", ".a1.dseg.part", ".dseg.part"]
-        {
-            assert!(!is_left_over(OsStr::new(name)), "{name}");
-        }
-    }
 }

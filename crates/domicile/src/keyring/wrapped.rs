@@ -16,6 +16,27 @@ pub enum WrapKind {
 }
 
 impl WrapKind {
+    const VERSION: u8 = 0x01;
+
+    /// How a wrap of this kind begins.
+    fn begin_wrap(self) -> Encoder {
+        let mut out = Encoder::new();
+        out.u8(Self::VERSION).u8(self.code());
+        out
+    }
+
+    /// What stands behind the beginning of a wrap that must be of this kind.
+    fn read_wrap(self, bytes: &[u8]) -> Result<Decoder<'_>, Malformed> {
+        let mut input = Decoder::new(bytes);
+        if input.u8("version of the wrapped key")? != Self::VERSION {
+            return Err(Malformed { what: "version of the wrapped key", at: 0 });
+        }
+        if input.u8("kind")? != self.code() {
+            return Err(Malformed { what: "kind", at: 1 });
+        }
+        Ok(input)
+    }
+
     /// The number, as it stands in formats.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -66,6 +87,10 @@ pub struct LeafRef {
 }
 
 impl LeafRef {
+    fn encode(&self, out: &mut Encoder) {
+        out.raw(&self.key.0).u64(self.leaf.0);
+    }
+
     fn decode(input: &mut Decoder<'_>) -> Result<Self, Malformed> {
         Ok(Self { key: KeyName(input.array("key name")?), leaf: LeafNumber(input.u64("leaf")?) })
     }
@@ -92,21 +117,13 @@ impl WrappedKey {
     /// Octets of an encoded wrapped key.
     pub const BYTES: usize = 110;
 
-    const VERSION: u8 = 0x01;
-
     /// The octets, as they stand in a file.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Encoder::new();
-        out.u8(Self::VERSION)
-            .u8(self.kind.code())
-            .raw(&self.tenant.key.0)
-            .u64(self.tenant.leaf.0)
-            .raw(&self.segment.key.0)
-            .u64(self.segment.leaf.0)
-            .raw(&self.nonce)
-            .raw(&self.sealed)
-            .raw(&self.tag);
+        let mut out = self.kind.begin_wrap();
+        self.tenant.encode(&mut out);
+        self.segment.encode(&mut out);
+        out.raw(&self.nonce).raw(&self.sealed).raw(&self.tag);
         out.finish()
     }
 
@@ -115,13 +132,7 @@ impl WrappedKey {
     /// # Errors
     /// The field that is not what it should be.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut input = Decoder::new(bytes);
-        if input.u8("version of the wrapped key")? != Self::VERSION {
-            return Err(Malformed { what: "version of the wrapped key", at: 0 });
-        }
-        if input.u8("kind")? != WrapKind::Lane.code() {
-            return Err(Malformed { what: "kind", at: 1 });
-        }
+        let mut input = WrapKind::Lane.read_wrap(bytes)?;
         let (tenant, segment) = (LeafRef::decode(&mut input)?, LeafRef::decode(&mut input)?);
         let wrapped = Self {
             kind: WrapKind::Lane,
@@ -156,14 +167,9 @@ impl WrappedDayKey {
     /// The octets, as they stand in a row.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Encoder::new();
-        out.u8(WrappedKey::VERSION)
-            .u8(WrapKind::Day.code())
-            .raw(&self.leaf.key.0)
-            .u64(self.leaf.leaf.0)
-            .raw(&self.nonce)
-            .raw(&self.sealed)
-            .raw(&self.tag);
+        let mut out = WrapKind::Day.begin_wrap();
+        self.leaf.encode(&mut out);
+        out.raw(&self.nonce).raw(&self.sealed).raw(&self.tag);
         out.finish()
     }
 
@@ -172,13 +178,7 @@ impl WrappedDayKey {
     /// # Errors
     /// The field that is not what it should be.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut input = Decoder::new(bytes);
-        if input.u8("version of the wrapped key")? != WrappedKey::VERSION {
-            return Err(Malformed { what: "version of the wrapped key", at: 0 });
-        }
-        if input.u8("kind")? != WrapKind::Day.code() {
-            return Err(Malformed { what: "kind", at: 1 });
-        }
+        let mut input = WrapKind::Day.read_wrap(bytes)?;
         let wrapped = Self {
             leaf: LeafRef::decode(&mut input)?,
             nonce: input.array("nonce")?,
@@ -199,7 +199,7 @@ mod tests {
         #[test]
         fn what_reads_writes_back_the_same(bytes in prop::collection::vec(any::<u8>(), 100..120)) {
             let mut bytes = bytes;
-            bytes[0] = WrappedKey::VERSION;
+            bytes[0] = WrapKind::VERSION;
             bytes[1] = WrapKind::Lane.code();
             match WrappedKey::decode(&bytes) {
                 Ok(wrapped) => prop_assert_eq!(wrapped.encode(), bytes),
@@ -210,7 +210,7 @@ mod tests {
         #[test]
         fn a_day_key_reads_and_writes_back_the_same_and_is_no_lanes(bytes in prop::collection::vec(any::<u8>(), 80..120)) {
             let mut bytes = bytes;
-            bytes[0] = WrappedKey::VERSION;
+            bytes[0] = WrapKind::VERSION;
             bytes[1] = WrapKind::Day.code();
             prop_assert!(WrappedKey::decode(&bytes).is_err());
             match WrappedDayKey::decode(&bytes) {
