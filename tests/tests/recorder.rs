@@ -355,3 +355,33 @@ async fn shards_are_segments_of_their_own_and_a_receipt_is_of_all() {
         assert_eq!(found[tenant], twice, "{tenant}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_other_segment_can_follow_nobody_waits_for_room_for_ever() {
+    let tenants: Vec<String> = (0..100).map(|number| format!("tenant-{number}")).collect();
+    let home = Home::of(&tenants.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let disk = SimulatedDisk::default();
+    let mut options = options();
+    // Less than its lanes take.
+    options.memory_bytes = 64 << 10;
+    let recorder = on(&disk, &home, options);
+    let mut lanes = Vec::new();
+    for tenant in &tenants {
+        let lane = recorder.scope(&scope(tenant)).await.unwrap();
+        append(&lane, &home, tenant, 0..1).await;
+        lanes.push(lane);
+        if lanes.len() == 50 {
+            disk.fail_creations(true);
+        }
+    }
+    for number in 1..20 {
+        for (lane, tenant) in lanes.iter().zip(&tenants) {
+            append(lane, &home, tenant, number..number + 1).await;
+        }
+        recorder.commit().await.unwrap();
+    }
+    disk.fail_creations(false);
+    recorder.close().await.unwrap();
+    let found = records(&home.domicile, &disk.segments()).await;
+    assert!(found.values().all(|numbers| *numbers == (0..20).collect::<Vec<_>>()) && found.len() == 100);
+}

@@ -227,7 +227,7 @@ impl Group {
                 turn_if_due(shard, base, asks);
             }
         }
-        make_room(shards, base, asks, closes);
+        base.room.decide(|| !closes && is_full(shards, base, asks));
         self.progress.send_modify(|progress| {
             if progress.lost.is_none_or(|lost| number < lost) {
                 progress.receipt = Receipt { number, records };
@@ -308,9 +308,9 @@ fn settle(shard: &Shard, taken: u64) {
     state.unsettled_bytes = 0;
 }
 
-/// Looks at the memory that segments take: the largest is followed by another where it is nearly used up, and callers wait where
-/// it is and some of it is about to be given back.
-fn make_room(shards: &[Arc<Shard>], base: &Base, asks: &mpsc::WeakUnboundedSender<Ask>, closes: bool) {
+/// Looks at the memory that segments take, and has the largest followed by another where it is nearly used up: whether all of it
+/// is, and some of it about to be given back.
+fn is_full(shards: &[Arc<Shard>], base: &Base, asks: &mpsc::WeakUnboundedSender<Ask>) -> bool {
     let (mut taken, mut gives_back, mut largest) = (0, false, None);
     for shard in shards {
         let state = shard.state();
@@ -324,14 +324,13 @@ fn make_room(shards: &[Arc<Shard>], base: &Base, asks: &mpsc::WeakUnboundedSende
     }
     let allowed = base.options.memory_bytes;
     if !gives_back
-        && !closes
         && taken > allowed / 4 * 3
         && let Some((_, shard)) = largest
     {
         turn(shard, asks);
         gives_back = true;
     }
-    base.room.set(!closes && gives_back && taken > allowed);
+    gives_back && taken > allowed
 }
 
 /// Asks for the segment that is to follow the one that is written, once, where it is time for it.

@@ -181,7 +181,11 @@ async fn turn(shard: &Shard, group: &Group) {
     if let Err(error) = begin(shard, group, generation, ahead).await {
         // The segment that is written goes on.
         tracing::warn!(code = %error.code(), region = %shard.region(), "the next segment could not be begun");
-        shard.state().turning = false;
+        // Nothing is given back by it: whoever waits for room goes on.
+        shard.base.room.decide(|| {
+            shard.state().turning = false;
+            false
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -32,6 +33,7 @@ fn total_of(meminfo: &str) -> Option<u64> {
 pub(super) struct Room {
     full: AtomicBool,
     freed: Notify,
+    deciding: Mutex<()>,
 }
 
 impl Room {
@@ -39,8 +41,11 @@ impl Room {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// What is taken was looked at: callers wait from now on, or no longer.
-    pub(super) fn set(&self, full: bool) {
+    /// Looks at what is taken: callers wait from now on, or no longer. One looks at a time, so that nobody says that something
+    /// is about to be given back when somebody else has just seen that it is not.
+    pub(super) fn decide(&self, is_full: impl FnOnce() -> bool) {
+        let _alone = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = is_full();
         if self.full.swap(full, Ordering::SeqCst) && !full {
             self.freed.notify_waiters();
         }
@@ -73,14 +78,14 @@ mod tests {
     async fn whoever_waits_for_room_goes_on_once_there_is_some() {
         let room = std::sync::Arc::new(Room::default());
         room.wait().await;
-        room.set(true);
+        room.decide(|| true);
         let waiting = {
             let room = room.clone();
             tokio::spawn(async move { room.wait().await })
         };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        room.set(false);
+        room.decide(|| false);
         waiting.await.unwrap();
     }
 }
