@@ -41,8 +41,8 @@ pub enum Recovery {
 /// changes nothing.
 ///
 /// # Errors
-/// [`SegmentBusy`](Code::SegmentBusy) while its writer has it; those of [`Recovering::examine`];
-/// [`OutputFailed`](Code::OutputFailed).
+/// [`SegmentBusy`](domicile::Code::SegmentBusy) while its writer has it; those of [`Recovering::examine`];
+/// [`OutputFailed`](domicile::Code::OutputFailed).
 pub async fn recover(domicile: &Domicile, path: impl AsRef<Path>) -> Result<Recovery> {
     let path = path.as_ref();
     recover_on(&LocalDisk, domicile, path).await.map_err(|error| error.at(path.display().to_string()))
