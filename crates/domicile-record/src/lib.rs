@@ -44,4 +44,4 @@ pub use sealed_record::{
 pub use settle::settle;
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};
-pub use writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
+pub use writer::{SealingPool, SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
