@@ -141,6 +141,15 @@ impl RevocationList {
     }
 }
 
+/// SHA-256 of a certificate that is signed with SHA-256: what RFC 5929 calls `tls-server-end-point` then.
+pub(crate) fn end_point(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    use x509_parser::oid_registry::{OID_PKCS1_SHA256WITHRSA, OID_SIG_ECDSA_WITH_SHA256};
+    let certificate = parsed(der).ok()?;
+    let signed = certificate.signature_algorithm.oid();
+    let with_sha256 = *signed == OID_SIG_ECDSA_WITH_SHA256 || *signed == OID_PKCS1_SHA256WITHRSA;
+    with_sha256.then(|| Sha256::digest(der.as_ref()).to_vec())
+}
+
 fn parsed_list<'a>(der: &'a CertificateRevocationListDer<'_>) -> Result<CertificateRevocationList<'a>> {
     let not_a_list = || Error::new(Code::CertificateInvalid, "this is not a revocation list");
     match CertificateRevocationList::from_der(der.as_ref()) {

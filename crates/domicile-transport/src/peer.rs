@@ -16,6 +16,7 @@ pub(crate) struct Facts {
     pub(crate) identity: Identity,
     pub(crate) place: Place,
     pub(crate) fingerprint: String,
+    pub(crate) end_point: Option<Vec<u8>>,
     pub(crate) ends_at: Time,
     pub(crate) key_exchange: String,
     pub(crate) suite: String,
@@ -50,6 +51,13 @@ impl Peer {
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.0.fingerprint
+    }
+
+    /// What a protocol inside may bind itself to (RFC 5929, `tls-server-end-point`): the hash of the other end's certificate, where
+    /// that is signed with SHA-256.
+    #[must_use]
+    pub fn end_point(&self) -> Option<&[u8]> {
+        self.0.end_point.as_deref()
     }
 
     /// When the connection ends at the latest: with the certificate of either end.

@@ -12,6 +12,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, CommonState, KeyLog, NoKeyLog, ServerConfig};
 
 use crate::Identity;
+use crate::certificate::end_point;
 use crate::check::Check;
 use crate::exchange::Exchange;
 use crate::lease::{Lease, Registry, Slot, Terms};
@@ -248,17 +249,18 @@ impl Transport {
         let Approved { identity, place, not_after, fingerprint } = check.second_look(connection)?;
         let group = connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()));
         let suite = connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+        let chain = connection.peer_certificates().unwrap_or_default();
         let peer = Peer::new(Facts {
             identity,
             place,
             fingerprint,
+            end_point: chain.first().and_then(end_point),
             ends_at: not_after.min(check.trust.ends_at),
             key_exchange: group.unwrap_or_default(),
             suite: suite.unwrap_or_default(),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             address,
         });
-        let chain = connection.peer_certificates().unwrap_or_default();
         let terms = Terms {
             chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
             end,
