@@ -410,3 +410,129 @@ impl KeyLog for KeyFile {
         }
     }
 }
+
+#[cfg(all(test, feature = "authority"))]
+mod tests {
+    //! The second look: a session that rustls resumed, though nothing here lets it, is refused after the handshake.
+
+    use super::*;
+    use crate::authority::{Authority, Issue};
+    use rustls::{ClientConnection, HandshakeKind, ServerConnection};
+
+    fn host(directory: &Path) -> Transport {
+        let (region, now) = ("eu".parse().unwrap(), SystemClock.now());
+        let hour = Duration::from_hours(1);
+        let authority =
+            Authority::create(directory, &region, Settings::TRUST_DOMAIN, hour, hour, now).unwrap();
+        let issue = Issue { service: "x", dns_names: &["x.example".to_owned()], valid: hour, replace: false };
+        authority.issue(directory, &issue, now).unwrap();
+        let key = "ed25519:3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+        let text = format!(
+            "here = \"eu\"\nstore = \"sqlite://s\"\n[regions.eu]\njurisdiction = \"EU\"\nsigning_key = \"{key}\"\n[transport]\ncertificate = \"eu.x.pem\"\nkey = \"eu.x.key\"\n[transport.regions.eu]\nanchors = [\"eu.authority.pem\"]\ncrls = [\"eu.authority.crl\"]\n"
+        );
+        Transport::open(&Config::parse(&text, &directory.join("domicile.toml")).unwrap()).unwrap()
+    }
+
+    fn meet(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> (ClientConnection, ServerConnection) {
+        let name = ServerName::try_from("x.example").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        // Until neither has more to say, tickets among it.
+        while client.wants_write() || server.wants_write() {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).unwrap();
+            }
+            let mut flight = flight.as_slice();
+            while !flight.is_empty() {
+                server.read_tls(&mut flight).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            let mut flight = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut flight).unwrap();
+            }
+            let mut flight = flight.as_slice();
+            while !flight.is_empty() {
+                client.read_tls(&mut flight).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        (client, server)
+    }
+
+    #[test]
+    fn what_resumed_all_the_same_is_refused_by_the_second_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path());
+        let exchange = Exchange::from_anywhere("records");
+        let (client_check, mut client) =
+            host.connector(exchange.clone()).begin(&Target::named("x.example").unwrap()).unwrap();
+        let (server_check, mut server) = host.acceptor(exchange).begin().unwrap();
+        // As it would be, were either end set up by hand and wrongly.
+        client.resumption = Resumption::in_memory_sessions(4);
+        server.session_storage = rustls::server::ServerSessionMemoryCache::new(4);
+        (server.send_tls13_tickets, server.max_tls13_tickets) = (2, 2);
+        let (client, server) = (Arc::new(client), Arc::new(server));
+        let (here, there) = meet(&client, &server);
+        assert_eq!(there.handshake_kind(), Some(HandshakeKind::Full));
+        client_check.second_look(&here).unwrap();
+        server_check.second_look(&there).unwrap();
+        let (here, there) = meet(&client, &server);
+        assert_eq!(there.handshake_kind(), Some(HandshakeKind::Resumed));
+        let ends: [(_, &CommonState); 2] = [(&client_check, &here), (&server_check, &there)];
+        for (check, connection) in ends {
+            let refused = check.second_look(connection).unwrap_err();
+            assert_eq!(refused.code(), Code::PeerUnverified);
+            assert!(refused.what().contains("resumed"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_judged_or_is_another_is_refused_by_the_second_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path());
+        let exchange = Exchange::from_anywhere("records");
+        let target = Target::named("x.example").unwrap();
+        let (_, client) = host.connector(exchange.clone()).begin(&target).unwrap();
+        let (good, server) = host.acceptor(exchange.clone()).begin().unwrap();
+        let (_, there) = meet(&Arc::new(client), &Arc::new(server));
+        good.second_look(&there).unwrap();
+        // A check that rustls never asked.
+        let (never, _) = host.acceptor(exchange.clone()).begin().unwrap();
+        assert!(never.second_look(&there).unwrap_err().what().contains("was not judged"));
+        // One that was asked of another certificate.
+        let issue = Issue {
+            service: "x",
+            dns_names: &["x.example".to_owned()],
+            valid: Duration::from_hours(1),
+            replace: true,
+        };
+        let authority = Authority::open(directory.path(), &"eu".parse().unwrap()).unwrap();
+        authority.issue(directory.path(), &issue, SystemClock.now()).unwrap();
+        let other = Transport::builder(host.trust().settings.clone()).build().unwrap();
+        let (_, client) = other.connector(exchange).begin(&target).unwrap();
+        let (_, server) = host.acceptor(Exchange::from_anywhere("records")).begin().unwrap();
+        let (_, replaced) = meet(&Arc::new(client), &Arc::new(server));
+        assert!(good.second_look(&replaced).unwrap_err().what().contains("is not the one that was judged"));
+    }
+
+    #[test]
+    fn secrets_show_nothing_of_themselves() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path());
+        let authority = Authority::open(directory.path(), &"eu".parse().unwrap()).unwrap();
+        let keys =
+            ["eu.x.key", "eu.authority.key"].map(|file| std::fs::read(directory.path().join(file)).unwrap());
+        let shown = format!("{host:?}{authority:?}");
+        for key in keys {
+            use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+            let der = PrivateKeyDer::from_pem_slice(&key).unwrap();
+            let octets = der.secret_der();
+            // The scalar of a P-256 key in PKCS#8 begins at its 36th octet.
+            let scalar = octets.get(36..68).unwrap();
+            assert!(!shown.contains(&crate::certificate::hex(scalar)));
+            assert!(!shown.contains(&format!("{scalar:?}").trim_matches(['[', ']']).to_owned()));
+        }
+    }
+}
