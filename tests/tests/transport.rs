@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use domicile::{Clock as _, Code, Error, ManualClock, Result, SystemClock};
 use domicile_tests::hosts::{DAY, Hosts, NAME, REGIONS, by_identity, by_name, identity, known, later, uri};
+use domicile_transport::authority::{Authority, Issue};
 use domicile_transport::{
     Acceptor, Blocking, Connector, Exchange, PlacedStream, Settings, Target, Transport, error_of,
 };
@@ -694,16 +695,22 @@ fn certificates_are_renewed_under_load_and_no_connection_is_dropped() {
                 })
             })
             .collect();
-        for _ in 0..RENEWALS {
+        // So many more that both workers have begun and ended one since; a worker that failed tells by itself.
+        let both_go_on = || {
             let begun = handshakes.load(Ordering::SeqCst);
+            while handshakes.load(Ordering::SeqCst) < begun + 5
+                && !workers.iter().any(|worker| worker.is_finished())
+            {
+                thread::yield_now();
+            }
+        };
+        both_go_on();
+        for _ in 0..RENEWALS {
             let renewed = hosts.issue("eu-central-1", "store", DAY);
             hosts.authority("eu-central-1").revoke(&[], 7 * DAY, SystemClock.now()).unwrap();
             assert_eq!(store.keep_up().unwrap().map(|reloaded| reloaded.ended), Some(0));
             assert_eq!(client.keep_up().unwrap().map(|reloaded| reloaded.ended), Some(0));
-            // Until everybody has seen it.
-            while handshakes.load(Ordering::SeqCst) < begun + 6 {
-                thread::yield_now();
-            }
+            both_go_on();
             say(&mut old, renewed.fingerprint.as_bytes()).unwrap();
             hear(&mut its_old, renewed.fingerprint.as_bytes()).unwrap();
         }
@@ -1058,4 +1065,70 @@ fn sockets_of_this_machine_are_placed_too() {
     assert_eq!((heard.as_slice(), stream.peer().address()), (&b"welcome"[..], None));
     assert!(stream.ends_at() < later(8 * DAY));
     serves.join().unwrap();
+}
+
+#[test]
+fn an_authority_is_replaced_while_both_are_believed() {
+    let hosts = Hosts::new();
+    // Another authority of the region, in a place of its own, and a host that has its certificate.
+    let new = hosts.file("new");
+    fs::create_dir(&new).unwrap();
+    let (region, now) = ("eu-west-1".parse().unwrap(), SystemClock.now());
+    let authority = Authority::create(&new, &region, Settings::TRUST_DOMAIN, 30 * DAY, 7 * DAY, now).unwrap();
+    let issue = Issue { service: "new", dns_names: &[], valid: DAY, replace: false };
+    let issued = authority.issue(hosts.path(), &issue, now).unwrap();
+    hosts.configure("eu-west-1", "new", "");
+    let path = hosts.file("eu-central-1.store.toml");
+    let only_old = fs::read_to_string(&path).unwrap();
+    let both = only_old
+        .replace(
+            "[\"eu-west-1.authority.pem\"]",
+            "[\"eu-west-1.authority.pem\", \"new/eu-west-1.authority.pem\"]",
+        )
+        .replace(
+            "[\"eu-west-1.authority.crl\"]",
+            "[\"eu-west-1.authority.crl\", \"new/eu-west-1.authority.crl\"]",
+        );
+    let only_new = only_old.replace("\"eu-west-1.authority.", "\"new/eu-west-1.authority.");
+    let store = hosts.store("eu-central-1");
+    let meets = |service: &str| {
+        let client = Arc::new(foreign_client(&hosts, Some(("eu-west-1", service)), ONLY_13));
+        server_meets(&store.acceptor(Exchange::from_anywhere("records")), &client).0.map(drop)
+    };
+    for (text, old_is_taken, new_is_taken) in
+        [(only_old, true, false), (both, true, true), (only_new, false, true)]
+    {
+        fs::write(&path, text).unwrap();
+        store.keep_up().unwrap();
+        assert_eq!((meets("store").is_ok(), meets("new").is_ok()), (old_is_taken, new_is_taken));
+    }
+    // What one of them revokes, the other does not.
+    authority.revoke(&[domicile_tests::hosts::certificate(&issued.certificate)], DAY, now).unwrap();
+    assert!(store.keep_up().unwrap().is_some());
+    assert!(meets("new").unwrap_err().what().contains("was revoked"));
+}
+
+#[test]
+fn revocations_are_not_taken_back() {
+    let hosts = Hosts::new();
+    hosts.revoke("eu-west-1", "store");
+    let authority = hosts.authority("eu-west-1");
+    let fresh = authority.revoke(&[], DAY, SystemClock.now()).unwrap();
+    assert_eq!((fresh.revoked.len(), fresh.number), (1, Some(3)));
+    fs::remove_file(&authority.files().crl).unwrap();
+    assert_eq!(authority.revoke(&[], DAY, SystemClock.now()).unwrap_err().code(), Code::CertificateInvalid);
+    // Another region's certificate, and a key in another's place.
+    let other = domicile_tests::hosts::certificate(&hosts.file("us-east-1.store.pem"));
+    let refused = hosts.authority("eu-central-1").revoke(&[other], DAY, SystemClock.now()).unwrap_err();
+    assert_eq!(refused.code(), Code::ArgumentInvalid);
+    fs::copy(hosts.file("us-east-1.authority.key"), hosts.file("eu-west-1.authority.key")).unwrap();
+    let region = "eu-west-1".parse().unwrap();
+    assert!(
+        Authority::open(hosts.path(), &region).unwrap_err().what().contains("belongs to another certificate")
+    );
+    for kind in ["pem", "key"] {
+        let to = hosts.file(&format!("eu-west-1.authority.{kind}"));
+        fs::copy(hosts.file(&format!("us-east-1.authority.{kind}")), to).unwrap();
+    }
+    assert!(Authority::open(hosts.path(), &region).unwrap_err().what().contains("no authority of eu-west-1"));
 }

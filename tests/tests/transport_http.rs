@@ -10,9 +10,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
-use domicile::Code;
-use domicile_tests::hosts::{Hosts, NAME, by_name, identity, known};
+use domicile::config::PostgresUrl;
+use domicile::store::{PostgresStore, Step};
+use domicile::{Clock as _, Code, SystemClock};
+use domicile_tests::hosts::{DAY, Hosts, NAME, by_name, identity, known};
 use domicile_tests::postgres;
+use domicile_transport::authority::Issue;
 use domicile_transport::{Connector, Exchange, Peer, Transport, error_of};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -254,8 +257,13 @@ async fn postgresql_is_reached_in_its_region_and_nowhere_else() {
     let mut server = postgres::Server::new().await;
     server.sql("postgres", "CREATE ROLE store LOGIN").unwrap();
     server.sql("postgres", "CREATE ROLE locked LOGIN PASSWORD 'secret'").unwrap();
+    let [_, high, low, _] = std::process::id().to_be_bytes().map(|octet| octet.clamp(1, 254));
+    let address = format!("127.77.{high}.{low}");
+    let names = [NAME.to_owned(), address.clone()];
+    let issue = Issue { service: "database", dns_names: &names, valid: DAY, replace: false };
+    hosts.authority("eu-central-1").issue(hosts.path(), &issue, SystemClock.now()).unwrap();
     // The server has an identity of its region, and takes clients with one of the regions' authorities.
-    let own = |kind: &str| std::fs::read(hosts.file(&format!("eu-central-1.store.{kind}"))).unwrap();
+    let own = |kind: &str| std::fs::read(hosts.file(&format!("eu-central-1.database.{kind}"))).unwrap();
     let place = |name: &str, bytes: Vec<u8>| {
         let path = server.data().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -275,11 +283,9 @@ async fn postgresql_is_reached_in_its_region_and_nowhere_else() {
     };
     place("clients.pem", all("pem"));
     place("clients.crl", all("crl"));
-    let rules = "hostssl all store all cert map=identities\nhostssl all locked all scram-sha-256 clientcert=verify-ca\nlocal all all trust\n";
+    let rules = "hostssl all owner all cert map=identities\nhostssl all store all cert map=identities\nhostssl all locked all scram-sha-256 clientcert=verify-ca\nlocal all all trust\n";
     place("pg_hba.conf", rules.into());
-    place("pg_ident.conf", "identities store store\n".into());
-    let [_, high, low, _] = std::process::id().to_be_bytes().map(|octet| octet.clamp(1, 254));
-    let address = format!("127.77.{high}.{low}");
+    place("pg_ident.conf", "identities store store\nidentities store owner\n".into());
     let settings = "ssl = on\nssl_cert_file = 'server.pem'\nssl_key_file = 'server.key'\nssl_ca_file = 'clients.pem'\nssl_crl_file = 'clients.crl'\nssl_min_protocol_version = 'TLSv1.3'\n";
     server.listen(&address, settings).await;
 
@@ -314,4 +320,24 @@ async fn postgresql_is_reached_in_its_region_and_nowhere_else() {
     assert_eq!(cause.map(domicile::Error::code), Some(Code::PeerRefused), "{refused:?}");
     // And clients whom the server does not take.
     connect(&abroad, home(), "store").await.unwrap_err();
+
+    // Domicile's own key store goes through sqlx: it is pinned by the one authority that it believes.
+    server.sql("postgres", "CREATE DATABASE keys").unwrap();
+    let file = |name: &str| hosts.file(name).display().to_string();
+    let store = |anchor: &str, own: &str| {
+        let tls = format!(
+            "sslmode=verify-full&sslrootcert={}&sslcert={}&sslkey={}",
+            file(&format!("{anchor}.authority.pem")),
+            file(&format!("{own}.store.pem")),
+            file(&format!("{own}.store.key")),
+        );
+        PostgresUrl::new(&format!("postgres://owner@{address}/keys?{tls}"), None).unwrap()
+    };
+    let migrate =
+        async |anchor, own| PostgresStore::migrate(&store(anchor, own), Step::Expand).await.map(drop);
+    migrate("eu-central-1", "eu-west-1").await.unwrap();
+    for (anchor, own) in [("eu-west-1", "eu-west-1"), ("eu-central-1", "us-east-1")] {
+        let refused = migrate(anchor, own).await.unwrap_err();
+        assert_eq!(refused.code(), Code::StoreUnavailable, "{anchor} {own}: {refused:?}");
+    }
 }

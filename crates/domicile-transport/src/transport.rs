@@ -20,7 +20,7 @@ use crate::observe;
 use crate::peer::{Facts, Peer};
 use crate::provider::{ClockTime, Provider, provider};
 use crate::settings::Settings;
-use crate::trust::{Approved, End, Expected, Trust};
+use crate::trust::{Approved, End, Expected, Stamp, Trust};
 
 /// A host with its identity and what it knows of others. Cheap to clone.
 ///
@@ -190,6 +190,7 @@ impl Transport {
     fn read_again(&self) -> Result<Reloaded> {
         let _alone = self.inner.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.trust();
+        let stamp = Stamp::of(&before.settings.config);
         let settings = Settings::from_config(&Config::read(&before.settings.config)?)?;
         if settings.here != before.settings.here {
             return Err(Error::new(
@@ -200,7 +201,7 @@ impl Transport {
             .advise("start anew: a process does not move"));
         }
         let now = self.inner.clock.now();
-        let trust = Arc::new(Trust::read(settings, Arc::clone(&before.provider), now)?);
+        let trust = Arc::new(Trust::read(settings, stamp, Arc::clone(&before.provider), now)?);
         *self.inner.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&trust);
         // Whoever shook hands by the old ones meanwhile looks once more when it is registered.
         Ok(Reloaded { ended: self.inner.registry.judge_again(&trust, now) })
@@ -306,7 +307,8 @@ impl Builder {
     /// # Errors
     /// As [`Transport::open`]; [`OutputFailed`](Code::OutputFailed) where keys are to be logged and cannot be.
     pub fn build(self) -> Result<Transport> {
-        let trust = Trust::read(self.settings, provider(), self.clock.now())?;
+        let stamp = Stamp::of(&self.settings.config);
+        let trust = Trust::read(self.settings, stamp, provider(), self.clock.now())?;
         let key_log: Arc<dyn KeyLog> = match &self.key_log {
             None => Arc::new(NoKeyLog),
             Some(path) => Arc::new(KeyFile::create(path)?),
