@@ -917,13 +917,22 @@ fn a_cut_at_any_octet_is_an_error_and_never_an_end() {
     let (served, asked, [up, down]) = exchange(usize::MAX, usize::MAX);
     assert_eq!((served, asked), (Some(()), Some(())));
     assert!(up > 1000 && down > 1000, "{up} {down}");
+    // Two signatures of P-256 in each direction, whose lengths differ by up to two octets from run to run: so near the end
+    // an exchange may be whole, which it is only when everything was heard.
+    const SIGNATURES: usize = 8;
     for octet in 0..up {
         let (_, asked, _) = exchange(octet, usize::MAX);
-        assert_eq!(asked, None, "cut after {octet} of {up} octets towards the server");
+        assert!(
+            asked.is_none() || octet + SIGNATURES > up,
+            "cut after {octet} of {up} octets towards the server"
+        );
     }
     for octet in 0..down {
         let (_, asked, _) = exchange(usize::MAX, octet);
-        assert_eq!(asked, None, "cut after {octet} of {down} octets towards the client");
+        assert!(
+            asked.is_none() || octet + SIGNATURES > down,
+            "cut after {octet} of {down} octets towards the client"
+        );
     }
 }
 
@@ -998,21 +1007,27 @@ fn keys_are_logged_only_for_whoever_asks() {
 }
 
 /// `openssl s_client` towards our server: what it said, and what the server heard or found.
-fn openssl(hosts: &Hosts, store: &Transport, region: &str, more: &[&str]) -> (String, Result<Vec<u8>>) {
+fn openssl(hosts: &Hosts, store: &Transport, region: &str, more: &[&str]) -> (String, Result<()>) {
     let listener = TcpListener::bind("localhost:0").unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = store.acceptor(Exchange::processing(&known("eu-central-1")));
     let server = thread::spawn(move || {
         let mut stream = acceptor.accept(listener.accept().unwrap().0)?;
         say(&mut stream, b"welcome\n")?;
-        let mut heard = Vec::new();
-        stream.read_to_end(&mut heard).map_err(|error| error_of(&error).unwrap().again())?;
-        stream.close()?;
-        Ok(heard)
+        hear(&mut stream, b"hello\n")?;
+        stream.close()
     });
     let file = |name: String| hosts.file(&name).display().to_string();
     let mut client = Command::new("openssl")
-        .args(["s_client", "-connect", &address.to_string(), "-servername", NAME, "-verify_return_error"])
+        .args([
+            "s_client",
+            "-connect",
+            &address.to_string(),
+            "-servername",
+            NAME,
+            "-verify_return_error",
+            "-ign_eof",
+        ])
         .args(["-verify_hostname", NAME, "-CAfile", &file("eu-central-1.authority.pem".to_owned())])
         .args(["-cert", &file(format!("{region}.store.pem")), "-key", &file(format!("{region}.store.key"))])
         .args(more)
@@ -1022,8 +1037,8 @@ fn openssl(hosts: &Hosts, store: &Transport, region: &str, more: &[&str]) -> (St
         .spawn()
         .unwrap();
     let mut input = client.stdin.take().unwrap();
-    input.write_all(b"hello\n").unwrap();
-    // The end of its input ends it properly.
+    // It goes on until the other end is done, whatever becomes of its input; where it was refused, it may be gone already.
+    let _ = input.write_all(b"hello\n");
     drop(input);
     let output = client.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -1035,7 +1050,8 @@ fn openssl_is_taken_and_refused_as_anybody() {
     let hosts = Hosts::new();
     let store = hosts.store("eu-central-1");
     let (said, heard) = openssl(&hosts, &store, "eu-west-1", &["-tls1_3"]);
-    assert_eq!(heard.unwrap(), b"hello\n", "{said}");
+    assert_eq!(code(&heard), None, "{said}");
+    assert!(said.contains("welcome"), "{said}");
     assert!(said.contains("Verify return code: 0 (ok)") && !said.contains("New session ticket"), "{said}");
 
     let (said, heard) = openssl(&hosts, &store, "us-east-1", &["-tls1_3"]);
