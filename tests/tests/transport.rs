@@ -209,7 +209,8 @@ fn server_meets(
     let connection = ClientConnection::new(Arc::clone(client), name).unwrap();
     let mut tls = rustls::StreamOwned::new(connection, TcpStream::connect(address).unwrap());
     let mut heard = [0; 7];
-    let alert = tls.write_all(b"hello").and_then(|()| tls.read_exact(&mut heard)).err().and_then(alert);
+    let alert =
+        tls.write_all(b"hello").and_then(|()| tls.read_exact(&mut heard)).err().as_ref().and_then(alert);
     (server.join().unwrap(), alert)
 }
 
@@ -225,7 +226,7 @@ fn client_meets(
     let serving = thread::spawn(move || {
         let connection = ServerConnection::new(server).unwrap();
         let mut tls = rustls::StreamOwned::new(connection, listener.accept().unwrap().0);
-        tls.read_exact(&mut [0; 5]).err().and_then(alert)
+        tls.read_exact(&mut [0; 5]).err().as_ref().and_then(alert)
     });
     let connected = connector.connect(address, target).and_then(|mut stream| {
         say(&mut stream, b"hello")?;
@@ -234,7 +235,7 @@ fn client_meets(
     (connected, serving.join().unwrap())
 }
 
-fn alert(error: std::io::Error) -> Option<AlertDescription> {
+fn alert(error: &std::io::Error) -> Option<AlertDescription> {
     match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
         _ => None,
@@ -256,7 +257,7 @@ fn faults() -> Vec<Fault> {
             "expired",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.not_after = OffsetDateTime::now_utc() - Duration::from_mins(1)
+                    leaf.not_after = OffsetDateTime::now_utc() - Duration::from_mins(1);
                 });
             },
             "has expired",
@@ -266,7 +267,7 @@ fn faults() -> Vec<Fault> {
             "not yet valid",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.not_before = OffsetDateTime::now_utc() + Duration::from_mins(1)
+                    leaf.not_before = OffsetDateTime::now_utc() + Duration::from_mins(1);
                 });
             },
             "does not hold yet",
@@ -304,7 +305,7 @@ fn faults() -> Vec<Fault> {
             "two URIs, both good",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.subject_alt_names.push(uri(&identity("eu-central-1", service)))
+                    leaf.subject_alt_names.push(uri(&identity("eu-central-1", service)));
                 });
             },
             "has 2 URIs",
@@ -322,7 +323,7 @@ fn faults() -> Vec<Fault> {
             "no URI",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.subject_alt_names.retain(|name| !matches!(name, SanType::URI(_)))
+                    leaf.subject_alt_names.retain(|name| !matches!(name, SanType::URI(_)));
                 });
             },
             "does not say where its holder is",
@@ -340,7 +341,7 @@ fn faults() -> Vec<Fault> {
             "a SPIFFE identity without a place",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.subject_alt_names = vec![uri("spiffe://domicile.internal/ns/default/sa/x")]
+                    leaf.subject_alt_names = vec![uri("spiffe://domicile.internal/ns/default/sa/x")];
                 });
             },
             "names no place",
@@ -350,7 +351,7 @@ fn faults() -> Vec<Fault> {
             "another trust domain",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.subject_alt_names = vec![uri("spiffe://example.org/region/eu-west-1/x")]
+                    leaf.subject_alt_names = vec![uri("spiffe://example.org/region/eu-west-1/x")];
                 });
             },
             "is of the trust domain example.org",
@@ -360,7 +361,7 @@ fn faults() -> Vec<Fault> {
             "a region that nobody vouches for",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.subject_alt_names = vec![uri(&identity("ap-south-1", "x"))]
+                    leaf.subject_alt_names = vec![uri(&identity("ap-south-1", "x"))];
                 });
             },
             "nobody vouches for ap-south-1",
@@ -396,7 +397,7 @@ fn faults() -> Vec<Fault> {
             "a purpose that is neither",
             |hosts, service| {
                 forged(hosts, service, |leaf| {
-                    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]
+                    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
                 });
             },
             "is for another purpose",
@@ -699,7 +700,7 @@ fn certificates_are_renewed_under_load_and_no_connection_is_dropped() {
         let both_go_on = || {
             let begun = handshakes.load(Ordering::SeqCst);
             while handshakes.load(Ordering::SeqCst) < begun + 5
-                && !workers.iter().any(|worker| worker.is_finished())
+                && !workers.iter().any(thread::ScopedJoinHandle::is_finished)
             {
                 thread::yield_now();
             }
@@ -781,7 +782,7 @@ fn a_host_is_where_its_own_certificate_says_or_does_not_begin() {
     hosts.forge("eu-central-1", "past", |leaf| leaf.not_after = OffsetDateTime::now_utc() - DAY / 2);
     assert!(open("eu-central-1", "past").what().contains("holds from"));
     hosts.forge("eu-central-1", "foreign", |leaf| {
-        leaf.subject_alt_names = vec![uri("spiffe://example.org/region/eu-central-1/x")]
+        leaf.subject_alt_names = vec![uri("spiffe://example.org/region/eu-central-1/x")];
     });
     assert!(open("eu-central-1", "foreign").what().contains("trust domain example.org"));
     for error in [open("eu-central-1", "elsewhere"), open("eu-central-1", "past")] {

@@ -47,7 +47,7 @@ impl Acceptor {
                                 // Nobody takes it any longer when the listener is gone: then it is cut.
                                 Ok(stream) => drop(sender.send(stream).await),
                                 Err(error) => {
-                                    tracing::debug!(code = %error.code(), %error, "no connection came of it")
+                                    tracing::debug!(code = %error.code(), %error, "no connection came of it");
                                 }
                             }
                         });

@@ -413,7 +413,8 @@ impl KeyLog for KeyFile {
     }
 }
 
-#[cfg(all(test, feature = "authority"))]
+#[cfg(feature = "authority")]
+#[cfg(test)]
 mod tests {
     //! The second look: a session that rustls resumed, though nothing here lets it, is refused after the handshake.
 
