@@ -11,6 +11,8 @@
 #[cfg(feature = "key-services")]
 pub mod aws;
 pub mod disk;
+#[cfg(feature = "transport")]
+pub mod hosts;
 #[cfg(feature = "key-services")]
 pub mod http;
 #[cfg(feature = "key-services")]

@@ -16,6 +16,7 @@ use domicile::{Jurisdiction, Place, Purpose, RecordType, Region, TenantId, Time}
 use domicile_record::WriterOptions;
 use domicile_record::format::Compression;
 use domicile_record::framing::{Choice, event_time};
+use domicile_transport::Settings;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     /// Key stores and the registry of homes
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Identities of hosts: the authority of a region, certificates, revocation
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Look for what is wrong with keys, places, homes, the ledger and this host, before it matters
     Doctor,
     /// Write a shell's completions to standard output
@@ -117,6 +121,85 @@ pub(crate) struct Init {
     /// The file whose first line is the password of PostgreSQL, mode 0600
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// Make the authority that vouches for the hosts of a region: its certificate, its key, an empty revocation list
+    Authority(CertAuthority),
+    /// Issue the identity of a service in a region: a certificate and its key
+    Issue(CertIssue),
+    /// Put certificates on their authority's revocation list; without any, make the list anew, so that it stays fresh
+    Revoke(CertRevoke),
+    /// Show what certificates and revocation lists say; nothing is verified
+    Show(CertShow),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertAuthority {
+    /// The region
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Region,
+    /// In whose name it issues: the part of every identity between spiffe:// and the path
+    #[arg(long, value_name = "NAME", default_value = Settings::TRUST_DOMAIN)]
+    pub(crate) trust_domain: String,
+    /// For how many days it holds
+    #[arg(long, value_name = "N", default_value_t = 3650)]
+    pub(crate) days: u16,
+    /// Within how many days there will be another revocation list: hosts that have none by then refuse everybody
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) list_days: u16,
+    /// The directory to write into
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertIssue {
+    /// The region that the service is in
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Region,
+    /// What it does: the last part of its identity
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: String,
+    /// A name or an address by which it is reached; again for more
+    #[arg(long = "dns", value_name = "NAME")]
+    pub(crate) dns: Vec<String>,
+    /// For how many days it holds
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) days: u16,
+    /// Where the authority lies, if not where it is written to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) authority: Option<PathBuf>,
+    /// The directory to write into
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Replace what was issued before
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertRevoke {
+    /// Certificates to revoke
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The region whose authority issued them
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Region>)]
+    pub(crate) region: Region,
+    /// Where the authority lies
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) authority: PathBuf,
+    /// Within how many days there will be another list
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) list_days: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertShow {
+    /// Files in PEM: certificates, bundles, revocation lists; of private keys nothing is shown
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, AuditCommand, Command, HomeCommand, KeyCommand, PostCommand, StoreCommand};
+use arguments::{
+    Arguments, AuditCommand, CertCommand, Command, HomeCommand, KeyCommand, PostCommand, StoreCommand,
+};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -95,6 +97,10 @@ fn main() -> ExitCode {
             Command::Store(StoreCommand::Backup(backup)) => {
                 commands::store::backup(common, backup, &report).await
             }
+            Command::Cert(CertCommand::Authority(authority)) => commands::cert::authority(authority, &report),
+            Command::Cert(CertCommand::Issue(issue)) => commands::cert::issue(issue, &report),
+            Command::Cert(CertCommand::Revoke(revoke)) => commands::cert::revoke(revoke, &report),
+            Command::Cert(CertCommand::Show(show)) => commands::cert::show(show, &report),
             Command::Doctor => commands::doctor::run(common, &report).await,
             Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),

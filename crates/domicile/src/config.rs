@@ -82,6 +82,7 @@ pub struct Config {
     witness: PathBuf,
     regions: BTreeMap<Region, RegionConfig>,
     post: Option<PostConfig>,
+    transport: Option<toml::Table>,
 }
 
 /// As which post this host may seal.
@@ -174,6 +175,7 @@ struct File {
     witness: Option<PathBuf>,
     regions: BTreeMap<Region, FileRegion>,
     post: Option<PostConfig>,
+    transport: Option<toml::Table>,
 }
 
 #[derive(Default, Deserialize)]
@@ -361,6 +363,7 @@ impl Config {
         };
         Ok(Self {
             post,
+            transport: file.transport,
             homes: url(homes, None)?,
             path: path.to_owned(),
             here,
@@ -403,6 +406,20 @@ impl Config {
     #[must_use]
     pub fn post(&self) -> Option<&PostConfig> {
         self.post.as_ref()
+    }
+
+    /// The table `[transport]` in the form that its reader gives it, if there is one: what it means is the business of
+    /// `domicile-transport`.
+    ///
+    /// # Errors
+    /// [`ConfigInvalid`](Code::ConfigInvalid) when it has another form.
+    pub fn transport<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
+        let Some(table) = &self.transport else { return Ok(None) };
+        T::deserialize(table.clone()).map(Some).map_err(|source: toml::de::Error| {
+            Error::new(Code::ConfigInvalid, source.message().trim().to_owned())
+                .at("[transport]")
+                .at(self.path.display().to_string())
+        })
     }
 
     /// How long the periods of record types are, where they are not months.

@@ -19,7 +19,7 @@ use crate::known_regions::{KnownRegion, KnownRegions};
 use crate::ledger::{Ledger, Statement};
 use crate::period::{Period, PeriodUnit};
 use crate::posts::Posts;
-use crate::processing::{Processing, Ruling};
+use crate::processing::{Processing, Ruling, Where};
 use crate::random::{OsRandom, Randomness};
 use crate::region::{Place, Region};
 use crate::retention::Retention;
@@ -437,6 +437,17 @@ impl Domicile {
     pub async fn check_processing(&self, home: &Place, scope: &Scope) -> Result<()> {
         let rule = self.rule_of(home, scope).await?;
         self.inner.guard.check_scope(home, rule.as_ref())
+    }
+
+    /// Where records of a scope that is at home in `home` may be processed: as that home says of the scope, or else by the
+    /// rule of its jurisdiction. It is what whoever sends such records must know of the other end.
+    ///
+    /// # Errors
+    /// [`HomeRefused`](Code::HomeRefused) where the home cannot be asked and this host is not permitted without its word;
+    /// those of the home's store, where this host has its keys.
+    pub async fn processing_places(&self, home: &Place, scope: &Scope) -> Result<Vec<Where>> {
+        let rule = self.rule_of(home, scope).await?;
+        Ok(rule.map_or_else(|| self.inner.guard.processing().of(home), |rule| rule.places))
     }
 
     /// Whether a region's own keys may be used here: where its records may be processed, or those of any of its scopes.

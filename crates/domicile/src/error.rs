@@ -191,6 +191,21 @@ codes! {
     /// A segment that does not verify as the post's that it says sealed it.
     PostForged = "post/forged", Corrupt;
 
+    /// A certificate, key, revocation list or trust anchor of this host's own that cannot be used.
+    CertificateInvalid = "certificate/invalid", Usage;
+    /// The private key of a certificate, or of an authority, that others can read.
+    CertificateExposed = "certificate/exposed", Refused;
+    /// The certificate of the other end does not verify: its form, chain, time, revocation, purpose or name.
+    PeerUnverified = "peer/unverified", Corrupt;
+    /// The other end is in a place where what is to be exchanged may not be.
+    PeerRefused = "peer/refused", Refused;
+    /// The other end does not take this one: it is in the wrong place, or its certificate does not verify there.
+    PeerDenied = "peer/denied", Refused;
+    /// A connection that could not be made, was cut, or waited for too long.
+    ConnectionFailed = "connection/failed", Failed;
+    /// A connection whose certificate ran out, or whose other end would not be taken any longer.
+    ConnectionEnded = "connection/ended", Refused;
+
     /// The engine asked for is not part of this build.
     EngineUnavailable = "engine/unavailable", Usage;
     /// The operating system gave no random bytes.

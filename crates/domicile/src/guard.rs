@@ -218,6 +218,12 @@ impl Guard {
         &self.here
     }
 
+    /// Where records of a home may be processed, where that home says nothing of their scope.
+    #[must_use]
+    pub fn processing(&self) -> &Processing {
+        &self.processing
+    }
+
     /// Allows one use of the keys of a scope that has chosen its home; `rule` is what that home says of the scope.
     ///
     /// # Errors

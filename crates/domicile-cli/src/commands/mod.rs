@@ -1,6 +1,7 @@
 //! One module for each command: parse, call, print.
 
 pub(crate) mod audit;
+pub(crate) mod cert;
 pub(crate) mod compact;
 pub(crate) mod doctor;
 pub(crate) mod follow;
