@@ -904,6 +904,8 @@ class Segment:
         def shared(a, b):
             return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
+        if len(pages) < 2:
+            return b""
         for step in (1, 2, 4, 8):
             guide, before = be(2, step), b""
             for i in range(step, len(pages), step):

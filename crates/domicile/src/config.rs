@@ -321,7 +321,8 @@ impl Config {
             let store = url(store, of_region.password_file.as_ref())?;
             let objects = of_region.objects;
             if let Some(wrong) = objects.iter().find(|prefix| !is_prefix_of_objects(prefix)) {
-                return Err(invalid(format!("{wrong:?} is no URL below which objects lie"))
+                let shown = if wrong.contains(['@', '?']) { "this" } else { wrong };
+                return Err(invalid(format!("{shown} is no URL below which objects lie"))
                     .at(format!("regions.{region}.objects"))
                     .rule("s3://BUCKET/, s3://BUCKET/PREFIX/ or file:///DIRECTORY/, without credentials, `..` or a query"));
             }
@@ -729,6 +730,57 @@ mod tests {
             "here = \"eu\"\nstore = \"sqlite://s.db\"\n[regions.eu]\njurisdiction = \"EU\"\nsigning_key = \"{KEY}\"\n"
         );
         Config::parse(&change(text), Path::new("/etc/domicile.toml"))
+    }
+
+    #[test]
+    fn objects_of_a_region_lie_below_its_own_prefixes() {
+        let objects = |eu: &str, us: &str| {
+            let us =
+                format!("[regions.us]\njurisdiction = \"US\"\nsigning_key = \"{KEY}\"\nobjects = [{us}]\n");
+            with(move |text| format!("{text}objects = [{eu}]\n{us}"))
+        };
+        let config = objects("\"s3://eu/kept/\", \"file:///srv/eu/\"", "\"s3://us/\"").unwrap();
+        for (url, region) in [
+            ("s3://eu/kept/", Some("eu")),
+            ("s3://eu/kept/deeper/", Some("eu")),
+            ("file:///srv/eu/", Some("eu")),
+            ("s3://us/kept/", Some("us")),
+            ("s3://eu/", None),
+            ("s3://eu/kept", None),
+            ("s3://eu/keptnot/", None),
+            ("s3://eu/kept/../", None),
+            ("s3://eu/kept/./x/", None),
+            ("s3://eu/kept/%2e%2e/", None),
+            ("S3://eu/kept/", None),
+            ("s3://us.example/", None),
+        ] {
+            let found = config.region_of_objects(url).map(|region| region.place.region.to_string());
+            assert_eq!(found.as_deref(), region, "{url}");
+        }
+        for wrong in [
+            "s3://eu",
+            "s3://eu/kept",
+            "s3:///",
+            "s3:///kept/",
+            "file://srv/",
+            "file:///srv",
+            "gs://eu/",
+            "eu/",
+            "s3://me:secret@eu/",
+            "s3://eu/?x=/",
+            "s3://eu/#/",
+            "s3://eu//",
+            "s3://eu/../",
+            "s3://eu/%2e/",
+            "s3://eu /",
+        ] {
+            let error = objects(&format!("\"{wrong}\""), "").unwrap_err();
+            assert_eq!(error.code(), Code::ConfigInvalid, "{wrong}");
+        }
+        for (eu, us) in [("s3://a/", "s3://a/"), ("s3://a/", "s3://a/us/"), ("s3://a/eu/", "s3://a/")] {
+            assert!(objects(&format!("\"{eu}\""), &format!("\"{us}\"")).is_err(), "{eu} {us}");
+        }
+        assert!(objects("\"s3://a/eu/\"", "\"s3://a/us/\"").is_ok());
     }
 
     #[test]

@@ -24,8 +24,11 @@ impl Guide {
     /// The most pages of a step: 32 KiB, which with the last 64 KiB are less than 128.
     pub const PAGES_A_STEP_MAX: u16 = 8;
 
-    /// The guide of these pages that has the shortest steps of those that fit; none if none does.
+    /// The guide of these pages that has the shortest steps of those that fit; none if none does, or if there is one page.
     pub(super) fn of(pages: &[&[FooterEntry]], bytes_max: usize) -> Option<Self> {
+        if pages.len() < 2 {
+            return None;
+        }
         let steps = [1, 2, 4, Self::PAGES_A_STEP_MAX];
         steps.into_iter().find_map(|pages_a_step| {
             let mut steps = pages.chunks(usize::from(pages_a_step));
@@ -78,7 +81,8 @@ impl Guide {
             }
             let mut separator = before.get(..common).ok_or(bad)?.to_vec();
             separator.extend_from_slice(input.raw(more, "separator")?);
-            if separator.as_slice() <= before {
+            // Encoding is canonical: what it has in common with the one before is not written again.
+            if separator.as_slice() <= before || shared(before, &separator) != common {
                 return Err(bad);
             }
             separators.push(separator);
@@ -171,6 +175,7 @@ mod tests {
             &[0, 1, 0, 0],
             &[0, 1, 1, 1, 7],
             &[0, 1, 0, 1, 9, 0, 1, 9],
+            &[0, 1, 0, 1, 9, 0, 2, 9, 9],
         ] {
             assert!(Guide::decode(bad).is_err(), "{bad:?}");
         }

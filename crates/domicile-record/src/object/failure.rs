@@ -1,14 +1,13 @@
 //! What object stores say, as errors of ours: no secrets, no bodies of answers.
 
 use domicile::{Code, Error};
-use object_store::path::Path;
 
 /// Octets of a cause that are shown.
 const CAUSE_BYTES_MAX: usize = 200;
 
 /// An error of a store, about an object. What it says of the cause is cut before anything that came in an answer's body, which
 /// may repeat what was sent: of that the error's code alone is kept.
-pub(super) fn failed(error: &object_store::Error, location: &Path) -> Error {
+pub(super) fn failed(error: &object_store::Error, place: &str) -> Error {
     use object_store::Error as Store;
     let (code, what, advice) = match error {
         Store::NotFound { .. } => {
@@ -30,7 +29,7 @@ pub(super) fn failed(error: &object_store::Error, location: &Path) -> Error {
             "see that endpoint, region and bucket are those meant, and try again",
         ),
     };
-    Error::new(code, what).at(location.to_string()).because(cause(error)).advise(advice)
+    Error::new(code, what).at(place).because(cause(error)).advise(advice)
 }
 
 /// Whether nothing is there, or no longer.
@@ -63,7 +62,7 @@ mod tests {
         let body = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
                     <Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIASECRET</AWSAccessKeyId></Error>";
         let error = object_store::Error::Generic { store: "S3", source: body.into() };
-        let error = failed(&error, &Path::from("a/b.dseg"));
+        let error = failed(&error, "a/b.dseg");
         assert_eq!(error.code(), Code::ObjectUnavailable);
         assert_eq!(error.place(), Some("a/b.dseg"));
         let cause = std::error::Error::source(&error).unwrap().to_string();

@@ -94,7 +94,7 @@ impl Objects {
         let (store, of) = (Arc::clone(&self.store), prefix.clone());
         self.bridge.wait_for(async move {
             let listed: Vec<ObjectMeta> =
-                store.list(Some(&of)).try_collect().await.map_err(|error| failed(&error, &of))?;
+                store.list(Some(&of)).try_collect().await.map_err(|error| failed(&error, of.as_ref()))?;
             let names = listed.into_iter().map(|meta| meta.location);
             let mut names: Vec<_> =
                 names.filter(|name| name.filename().is_some_and(|name| name.ends_with(ENDING))).collect();
@@ -112,12 +112,12 @@ async fn open(store: &dyn ObjectStore, location: &Path) -> Result<(ObjectMeta, B
             // An object of no octets has no last ones.
             return match store.head(location).await {
                 Ok(meta) if meta.size == 0 => Ok((meta, Bytes::new())),
-                _ => Err(failed(&error, location)),
+                _ => Err(failed(&error, location.as_ref())),
             };
         }
     };
     let (meta, range) = (got.meta.clone(), got.range.clone());
-    let tail = got.bytes().await.map_err(|error| failed(&error, location))?;
+    let tail = got.bytes().await.map_err(|error| failed(&error, location.as_ref()))?;
     let expected = meta.size.min(Footer::TAIL_BYTES as u64);
     if range.end != meta.size || tail.len() as u64 != expected {
         return Err(another_answer(location));
@@ -225,14 +225,14 @@ impl ObjectSource {
             };
             let got = store.get_opts(&location, options).await.map_err(|error| match is_missing(&error) {
                 true => changed(&location).because("it is gone"),
-                false => failed(&error, &location),
+                false => failed(&error, location.as_ref()),
             })?;
             // A store may not know conditions.
             if got.meta.e_tag.as_ref() != Some(&e_tag) || got.meta.size != length {
                 return Err(changed(&location));
             }
             let answered = got.range.clone();
-            let bytes = got.bytes().await.map_err(|error| failed(&error, &location))?;
+            let bytes = got.bytes().await.map_err(|error| failed(&error, location.as_ref()))?;
             if answered != range || bytes.len() as u64 != range.end - range.start {
                 return Err(another_answer(&location));
             }

@@ -116,7 +116,7 @@ pub struct Uploaded {
 /// Uploads a finished segment, as `<region>/<yyyy-mm-dd>/<segment id>.dseg` below the destination's prefix.
 ///
 /// A segment of more than one part is uploaded part by part, and which parts the store has stands in `<file>.upload` beside
-/// the segment: after a crash or a cut, the same call sends the others alone, if segment and destination are the same. Afterwards
+/// the segment: after a crash or a cut, the same call sends the others alone, if segment, destination and length of parts are the same. Afterwards
 /// the object's length and its last 64 KiB are compared with the file's, and the small file is taken away. What was uploaded of
 /// a segment that was given up is kept by the store until its owner's rule for incomplete uploads takes it away.
 ///
@@ -222,16 +222,22 @@ impl From<Error> for Cut {
 impl<S: Source> Upload<'_, S> {
     async fn run(&self) -> Result<Uploaded> {
         if self.lies_there().await? {
-            self.forget(State::read(self.path)?).await?;
+            self.abandon().await?;
             return Ok(self.done(0, 0, true));
         }
-        let sent = match &self.destination.parts {
-            Some(parts) if self.file.length > self.part_bytes() => self.in_parts(&**parts).await?,
-            _ => (self.whole().await?, 0),
+        let (sent, before) = match &self.destination.parts {
+            Some(parts) if self.file.length > self.part_bytes() => {
+                let sent = self.in_parts(&**parts).await?;
+                State::remove(self.path)?;
+                sent
+            }
+            _ => {
+                self.abandon().await?;
+                (self.whole().await?, 0)
+            }
         };
         self.compare_end().await?;
-        State::remove(self.path)?;
-        Ok(self.done(sent.0, sent.1, false))
+        Ok(self.done(sent, before, false))
     }
 
     fn done(&self, parts_sent: u64, parts_before: u64, existed: bool) -> Uploaded {
@@ -250,8 +256,13 @@ impl<S: Source> Upload<'_, S> {
     }
 
     fn failed(&self, error: &object_store::Error) -> Error {
-        failed(error, &Path::from(self.destination.url_of(&self.location)))
-            .advise("see to what the cause says, then run it again: parts that are there are not sent again")
+        let error = failed(error, &self.destination.url_of(&self.location));
+        match error.code() {
+            Code::ObjectUnavailable => error.advise(
+                "see that endpoint, region and bucket are those meant, and run it again: parts that are there are not sent again",
+            ),
+            _ => error,
+        }
     }
 
     fn read(&self, at: u64, length: u64) -> Result<Vec<u8>> {
@@ -373,7 +384,9 @@ impl<S: Source> Upload<'_, S> {
             )));
         }
         let resumed = match state {
-            Some(state) if state.is_of(self.file.length, &hash) => Some(state),
+            Some(state) if state.is_of(self.file.length, &hash) && state.part_bytes == self.part_bytes() => {
+                Some(state)
+            }
             other => {
                 self.forget(other).await?;
                 None
