@@ -354,12 +354,12 @@ impl<S: Source> SegmentFile<S> {
 }
 
 /// Lane pages that are read at once: with the last 64 KiB, less than 128.
-const PAGES_AT_ONCE: usize = 2 * Guide::PAGES_A_STEP_MAX as usize - 1;
+const PAGES_AT_ONCE: usize = Guide::PAGES_A_STEP_MAX as usize * 3 / 2;
 
 /// Octets in which the end of a lane is looked for behind its beginning, of a lane without blocks of data; and of what share
 /// of the lane there are more, because the end has an index of them.
 const END_BYTES: u64 = 4 << 10;
-const END_SHARE: u64 = 512;
+const END_SHARE: u64 = 1024;
 
 /// Octets of lanes that are fetched whole for one scope.
 const FETCH_BYTES_MAX: u64 = 16 << 20;

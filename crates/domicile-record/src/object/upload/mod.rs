@@ -151,12 +151,8 @@ pub async fn upload(
             .advise("`domicile recover` closes what a crash left; `domicile verify` says what is wrong"));
         }
         allowed(domicile, destination, &file).await?;
-        let location = file
-            .header
-            .path()
-            .to_string_lossy()
-            .split('/')
-            .fold(destination.prefix.clone(), |at, part| at.join(part));
+        let location =
+            file.header.path().to_string_lossy().split('/').fold(destination.prefix.clone(), Path::join);
         Upload { destination, file: &file, path, location, options }.run().await
     };
     uploaded.await.map_err(|error: Error| error.at(path.display().to_string()))
