@@ -886,11 +886,37 @@ class Segment:
         groups = [page_keys[i:i + 512] for i in range(0, len(page_keys), 512)]
         key_part = b"".join(with_crc(b"".join(group)) for group in groups)
         tops = with_crc(b"".join(group[0] for group in groups))
-        payload = distances + pages + key_part + tops + self.header
+        guide = self.build_guide([lanes[i:i + 29] for i in range(0, len(lanes), 29)], 65536 - len(tops) - len(self.header) - 8 - 64)
+        guide_at = len(distances + pages + key_part) if guide else 0
+        payload = distances + pages + key_part + guide + tops + self.header
         payload = payload.ljust(pad8(BLOCK + len(payload)) - BLOCK, b"\0")
-        places = [len(distances), len(distances + pages), len(distances + pages + key_part)]
-        trailer = bytes.fromhex("89445345 47454e44") + be(2, 1) + be(2, 0) + be(4, len(lanes)) + be(8, self.end) + b"".join(be(8, p) for p in places) + crc32c(payload) + bytes(8)
+        places = [len(distances), len(distances + pages), len(distances + pages + key_part + guide)]
+        spans = sorted((lane.blocks[0].offset, lane.blocks[-1].offset) for lane in lanes if lane.number)
+        apart = all(a <= b for a, b in spans) and all(one[1] < next[0] for one, next in zip(spans, spans[1:]))
+        trailer = bytes.fromhex("89445345 47454e44") + be(2, 1) + be(2, int(apart)) + be(4, len(lanes)) + be(8, self.end) + b"".join(be(8, p) for p in places) + crc32c(payload) + be(8, guide_at)
         return payload + with_crc(trailer)
+
+    def build_guide(self, pages, room):
+        # SEG-50
+        def sorted_key(lane):
+            return b"".join(text + b"\0" for text in lane.scope()) + be(4, lane.number)
+
+        def shared(a, b):
+            return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+        if len(pages) < 2:
+            return b""
+        for step in (1, 2, 4, 8):
+            guide, before = be(2, step), b""
+            for i in range(step, len(pages), step):
+                last, first = sorted_key(pages[i - 1][-1]), sorted_key(pages[i][0])
+                separator = first[:shared(last, first) + 1]
+                common = shared(before, separator)
+                guide += be(1, common) + be(1, len(separator) - common) + separator[common:]
+                before = separator
+            if len(guide) + 4 <= room:
+                return with_crc(guide)
+        return b""
 
     def check_footer(self):
         need(self.end < len(self.data), "no footer")  # a file does without one; a complete one that our writer made has it

@@ -81,6 +81,32 @@ impl Moto {
         if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() }
     }
 
+    /// Asks its S3 for something, as an administrator would: method, path with query, body. The status, and the answer.
+    pub async fn s3(&self, region: &str, what: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "{what} HTTP/1.1\r\nhost: {}\r\n\
+             authorization: AWS4-HMAC-SHA256 Credential=test/20261125/{region}/s3/aws4_request, SignedHeaders=host, Signature=0\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Makes a bucket.
+    pub async fn bucket(&self, region: &str, name: &str) {
+        let place = format!(
+            "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
+        );
+        let (status, answer) = self.s3(region, &format!("PUT /{name}"), &place).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+
     /// Makes a key, and returns its ARN.
     pub async fn key(&self, region: &str, options: &Value) -> String {
         let answer = self.ask(region, "CreateKey", options).await;

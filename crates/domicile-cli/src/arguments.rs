@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Settle(Settle),
     /// Write the records of segments anew in full blocks under fresh keys, in one segment for each region
     Compact(Compact),
+    /// Upload finished segments to where their region keeps them in an object store; what was cut is resumed
+    Upload(Upload),
     /// Keys: list, rotate, erase, expire, hold, shred; make a restored store good
     #[command(subcommand)]
     Key(KeyCommand),
@@ -657,7 +659,8 @@ pub(crate) struct Route {
 
 #[derive(Debug, Args)]
 pub(crate) struct Open {
-    /// Segments: files, directories, `-` for standard input
+    /// Segments: files, directories, URLs of objects (s3://BUCKET/NAME, file:///PATH; those below a prefix, if it ends with
+    /// `/`), `-` for standard input
     #[arg(value_name = "FILE.dseg", required = true)]
     pub(crate) files: Vec<OsString>,
     /// Why: billing, support, debugging, subject-request, legal-request, portability, verification or
@@ -685,6 +688,10 @@ pub(crate) struct Open {
     /// Octets of a record that is alone in its lane, such as a recording, from 0, B not included; either may be left out
     #[arg(long, value_name = "A..B", value_parser = records, conflicts_with_all = ["from", "to", "records"])]
     pub(crate) bytes: Option<std::ops::Range<u64>>,
+    /// The lanes of --tenant and --type by themselves: of an object that is far away, three requests find and read one lane,
+    /// however many there are. Each lane's end vouches for it; that no lane is missing, nobody looked
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) alone: bool,
     /// Follow one segment that is still written, until it ends, or a directory, until this is ended: records as they become durable
     #[arg(long, conflicts_with_all = ["from", "to", "records", "bytes", "output"])]
     pub(crate) follow: bool,
@@ -697,22 +704,33 @@ pub(crate) struct Open {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Upload {
+    /// Finished segments, or directories with them
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<OsString>,
+    /// Where to, ending with `/`: below one of `objects` of their region's configuration. Their names there are
+    /// REGION/DAY/SEGMENT.dseg
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// A segment, a directory of segments, or `-` for standard input
+    /// A segment, a directory of segments, the URL of an object or of a prefix, or `-` for standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: OsString,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Why {
-    /// A segment, a directory of segments, or `-` for standard input
+    /// A segment, a directory of segments, the URL of an object or of a prefix, or `-` for standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: OsString,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Segments: files, directories, `-` for standard input
+    /// Segments: files, directories, URLs of objects or prefixes, `-` for standard input
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<OsString>,
 }

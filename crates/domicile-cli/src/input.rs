@@ -1,4 +1,4 @@
-//! Where things are read from: files, directories, standard input, the configuration.
+//! Where things are read from: files, directories, objects, standard input, the configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use domicile::files::is_temporary;
 use domicile::{Code, Config, Domicile, Error, Request, Result};
-use domicile_record::{header_of, replaced_among};
+use domicile_record::object::{ObjectSource, ObjectUrl};
+use domicile_record::{Source, header_of, replaced_among};
 
 use crate::arguments::Common;
 use crate::report::Report;
@@ -43,22 +44,73 @@ pub(crate) async fn domicile(common: &Common, report: &Report) -> Result<Domicil
     Ok(domicile)
 }
 
-/// A file to read, or standard input.
+/// A file or an object to read, or standard input.
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
     Stdin,
     File(PathBuf),
+    Object(Box<ObjectUrl>),
+}
+
+/// What is open for reading anywhere.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    File(File),
+    Object(Box<ObjectSource>),
+}
+
+impl Opened {
+    fn source(&self) -> &dyn Source {
+        match self {
+            Opened::File(file) => file,
+            Opened::Object(object) => &**object,
+        }
+    }
+}
+
+impl Source for Opened {
+    fn length(&self) -> io::Result<u64> {
+        self.source().length()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.source().read_at(at, into)
+    }
+
+    fn near_bytes(&self) -> u64 {
+        self.source().near_bytes()
+    }
+
+    fn is_far(&self) -> bool {
+        self.source().is_far()
+    }
+
+    fn fetch(&self, from: u64, to: u64) -> io::Result<bool> {
+        self.source().fetch(from, to)
+    }
 }
 
 impl Input {
     /// The inputs that the arguments name: a directory stands for the files in it, at any depth, in the
     /// order of their names, hidden ones among them: those with `ending` if one is given, else every one but
-    /// what a crash left of an output. What is no file is left out with a word.
+    /// what a crash left of an output. What is no file is left out with a word. The URL of an object is one, and ends with `/` if
+    /// it stands for the segments below it; without an ending, what is read is no segments, and lies in files.
     pub(crate) fn all(names: &[OsString], ending: Option<&str>, report: &Report) -> Result<Vec<Self>> {
         let mut inputs = Vec::new();
         for name in names {
             if name == "-" {
                 inputs.push(Input::Stdin);
+                continue;
+            }
+            if let Some(url) = name.to_str().filter(|name| ObjectUrl::is_one(name)) {
+                let Some(ending) = ending else {
+                    return Err(Error::new(
+                        Code::ArgumentInvalid,
+                        "segments alone are read from object stores",
+                    )
+                    .advise("copy it into a file, or pipe it in"));
+                };
+                inputs.extend(objects(url, ending)?);
                 continue;
             }
             let path = Path::new(name);
@@ -89,7 +141,7 @@ impl Input {
         let (mut ids, mut replaced) = (BTreeMap::new(), BTreeSet::new());
         for (number, input) in inputs.iter().enumerate().filter(|_| inputs.len() > 1) {
             // What cannot be opened is told when it is read.
-            if let (Input::File(_), Ok(file)) = (input, input.open_anywhere()) {
+            if let (Input::File(_) | Input::Object(_), Ok(file)) = (input, input.open_anywhere()) {
                 ids.extend(header_of(&file).ok().map(|header| (number, header.id)));
                 replaced.extend(replaced_among(domicile, [&file], request.clone()).await?);
             }
@@ -106,13 +158,14 @@ impl Input {
         match self {
             Input::Stdin => "standard input".to_owned(),
             Input::File(path) => path.display().to_string(),
+            Input::Object(url) => url.to_string(),
         }
     }
 
     /// The length, where it is known.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Input::Stdin => None,
+            Input::Stdin | Input::Object(_) => None,
             Input::File(path) => {
                 fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
             }
@@ -124,19 +177,35 @@ impl Input {
         match self {
             Input::Stdin => Ok(Box::new(io::stdin().lock())),
             Input::File(path) => Ok(Box::new(File::open(path).map_err(|source| unreadable(path, source))?)),
+            Input::Object(url) => {
+                let what = "an object is not read from its beginning to its end";
+                Err(Error::new(Code::ArgumentInvalid, what).at(url.to_string()))
+            }
         }
     }
 
     /// Opens it for reading anywhere: what comes through a pipe is kept in a file without a name. It is a
     /// segment, and sealed.
-    pub(crate) fn open_anywhere(&self) -> Result<File> {
+    pub(crate) fn open_anywhere(&self) -> Result<Opened> {
         let file = match self {
-            Input::Stdin => return spool(&mut io::stdin().lock()),
+            Input::Stdin => return spool(&mut io::stdin().lock()).map(Opened::File),
+            Input::Object(url) => return Ok(Opened::Object(Box::new(url.open()?))),
             Input::File(path) => File::open(path).map_err(|source| unreadable(path, source))?,
         };
         let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if is_file { Ok(file) } else { spool(&mut &file) }
+        if is_file { Ok(Opened::File(file)) } else { spool(&mut &file).map(Opened::File) }
     }
+}
+
+/// The object that a URL names, or those below it.
+fn objects(url: &str, ending: &str) -> Result<Vec<Input>> {
+    let url = ObjectUrl::parse(url)?;
+    let inputs: Vec<_> = url.segments()?.into_iter().map(|url| Input::Object(Box::new(url))).collect();
+    if inputs.is_empty() {
+        return Err(Error::new(Code::InputFailed, format!("there are no objects that end in {ending} here"))
+            .at(url.to_string()));
+    }
+    Ok(inputs)
 }
 
 fn spool(input: &mut dyn io::Read) -> Result<File> {

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
             Command::Recover(recover) => commands::recover::run(common, recover, &report).await,
             Command::Settle(settle) => commands::settle::run(settle, &report),
             Command::Compact(compact) => commands::compact::run(common, compact, &report).await,
+            Command::Upload(upload) => commands::upload::run(common, upload, &report).await,
             Command::Key(KeyCommand::List(list)) => commands::key::list(common, list, &report).await,
             Command::Key(KeyCommand::Rotate(rotate)) => commands::key::rotate(common, rotate, &report).await,
             Command::Key(KeyCommand::Ahead(ahead)) => commands::key::ahead(common, ahead, &report).await,

@@ -10,6 +10,8 @@ pub mod framing;
 mod inspect;
 mod intake;
 mod lane_key;
+#[cfg(feature = "object-store")]
+pub mod object;
 mod open;
 mod reader;
 mod recorder;

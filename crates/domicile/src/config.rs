@@ -43,6 +43,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// jurisdiction = "EU"
 /// signing_key = "ed25519:3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
 /// kms = { provider = "local", root = "keys/eu-central-1.root", signing = "keys/eu-central-1.signing" }
+/// objects = ["s3://segments-of-acme-eu/"]   # where its finished segments may be uploaded to
 ///
 /// [regions.us-east-1]              # no kms: this host has no keys of that region
 /// jurisdiction = "US"
@@ -110,6 +111,9 @@ pub struct RegionConfig {
     pub tenants: BTreeMap<TenantId, CustodyConfig>,
     /// The region's key store.
     pub store: Url,
+    /// URLs below which its finished segments may be kept in object stores: each ends with `/`, and that it lies in the
+    /// region is the operator's word.
+    pub objects: Vec<String>,
 }
 
 /// A key service.
@@ -216,6 +220,8 @@ struct FileRegion {
     tenants: BTreeMap<TenantId, CustodyConfig>,
     store: Option<String>,
     password_file: Option<PathBuf>,
+    #[serde(default)]
+    objects: Vec<String>,
 }
 
 impl Config {
@@ -315,7 +321,19 @@ impl Config {
             let tenants = of_region.tenants.into_iter();
             let tenants = tenants.map(|(tenant, custody)| (tenant, custody.resolved(directory))).collect();
             let store = url(store, of_region.password_file.as_ref())?;
-            regions.insert(region, RegionConfig { place, signing_key, kms, custody, tenants, store });
+            let objects = of_region.objects;
+            if let Some(wrong) = objects.iter().find(|prefix| !is_prefix_of_objects(prefix)) {
+                let shown = if wrong.contains(['@', '?']) { "this" } else { wrong };
+                return Err(invalid(format!("{shown} is no URL below which objects lie"))
+                    .at(format!("regions.{region}.objects"))
+                    .rule("s3://BUCKET/, s3://BUCKET/PREFIX/ or file:///DIRECTORY/, without credentials, `..` or a query"));
+            }
+            regions
+                .insert(region, RegionConfig { place, signing_key, kms, custody, tenants, store, objects });
+        }
+        if let Some((one, other)) = shared_objects(&regions) {
+            return Err(invalid(format!("objects of {one} and of {other} would lie below each other"))
+                .rule("where segments lie in an object store says which region they are of"));
         }
         let here = regions.get(&file.here).map(|region| region.place.clone()).ok_or_else(|| {
             invalid(format!("here = \"{}\" is not one of the regions", file.here))
@@ -464,6 +482,45 @@ impl Config {
     pub fn regions(&self) -> &BTreeMap<Region, RegionConfig> {
         &self.regions
     }
+}
+
+impl Config {
+    /// The region whose segments may be kept at this URL of an object store, or below it; none if no region's may.
+    #[must_use]
+    pub fn region_of_objects(&self, url: &str) -> Option<&RegionConfig> {
+        let plain = !has_steps(url);
+        self.regions
+            .values()
+            .find(|region| plain && region.objects.iter().any(|prefix| url.starts_with(prefix)))
+    }
+}
+
+/// Whether a URL can be written in two ways: by steps to where it is or above, or by what stands for other octets.
+fn has_steps(url: &str) -> bool {
+    url.contains('%') || url.split('/').any(|part| part == "." || part == "..")
+}
+
+fn is_prefix_of_objects(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("s3://")
+        .or_else(|| url.strip_prefix("file://").filter(|path| path.starts_with('/')));
+    let Some((rest, of_s3)) = rest.map(|rest| (rest, url.starts_with("s3://"))) else { return false };
+    let bucket = rest.split('/').next().unwrap_or_default();
+    rest.ends_with('/')
+        && of_s3 != bucket.is_empty()
+        && !has_steps(url)
+        && !rest.contains("//")
+        && !rest.contains(['@', '?', '#', '\\'])
+        && !rest.contains(char::is_whitespace)
+}
+
+/// Two regions of which one's objects would lie below the other's.
+fn shared_objects(regions: &BTreeMap<Region, RegionConfig>) -> Option<(&Region, &Region)> {
+    let all = || regions.iter().flat_map(|(name, of)| of.objects.iter().map(move |prefix| (name, prefix)));
+    all().find_map(|(name, prefix)| {
+        let (other, _) = all().find(|(other, below)| *other != name && below.starts_with(prefix.as_str()))?;
+        Some((name, other))
+    })
 }
 
 impl KmsConfig {
@@ -690,6 +747,57 @@ mod tests {
             "here = \"eu\"\nstore = \"sqlite://s.db\"\n[regions.eu]\njurisdiction = \"EU\"\nsigning_key = \"{KEY}\"\n"
         );
         Config::parse(&change(text), Path::new("/etc/domicile.toml"))
+    }
+
+    #[test]
+    fn objects_of_a_region_lie_below_its_own_prefixes() {
+        let objects = |eu: &str, us: &str| {
+            let us =
+                format!("[regions.us]\njurisdiction = \"US\"\nsigning_key = \"{KEY}\"\nobjects = [{us}]\n");
+            with(move |text| format!("{text}objects = [{eu}]\n{us}"))
+        };
+        let config = objects("\"s3://eu/kept/\", \"file:///srv/eu/\"", "\"s3://us/\"").unwrap();
+        for (url, region) in [
+            ("s3://eu/kept/", Some("eu")),
+            ("s3://eu/kept/deeper/", Some("eu")),
+            ("file:///srv/eu/", Some("eu")),
+            ("s3://us/kept/", Some("us")),
+            ("s3://eu/", None),
+            ("s3://eu/kept", None),
+            ("s3://eu/keptnot/", None),
+            ("s3://eu/kept/../", None),
+            ("s3://eu/kept/./x/", None),
+            ("s3://eu/kept/%2e%2e/", None),
+            ("S3://eu/kept/", None),
+            ("s3://us.example/", None),
+        ] {
+            let found = config.region_of_objects(url).map(|region| region.place.region.to_string());
+            assert_eq!(found.as_deref(), region, "{url}");
+        }
+        for wrong in [
+            "s3://eu",
+            "s3://eu/kept",
+            "s3:///",
+            "s3:///kept/",
+            "file://srv/",
+            "file:///srv",
+            "gs://eu/",
+            "eu/",
+            "s3://me:secret@eu/",
+            "s3://eu/?x=/",
+            "s3://eu/#/",
+            "s3://eu//",
+            "s3://eu/../",
+            "s3://eu/%2e/",
+            "s3://eu /",
+        ] {
+            let error = objects(&format!("\"{wrong}\""), "").unwrap_err();
+            assert_eq!(error.code(), Code::ConfigInvalid, "{wrong}");
+        }
+        for (eu, us) in [("s3://a/", "s3://a/"), ("s3://a/", "s3://a/us/"), ("s3://a/eu/", "s3://a/")] {
+            assert!(objects(&format!("\"{eu}\""), &format!("\"{us}\"")).is_err(), "{eu} {us}");
+        }
+        assert!(objects("\"s3://a/eu/\"", "\"s3://a/us/\"").is_ok());
     }
 
     #[test]

@@ -254,6 +254,19 @@ codes! {
     OutputExists = "output/exists", Usage;
     /// The output could not be written.
     OutputFailed = "output/failed", Failed;
+
+    /// An object store has no such object.
+    ObjectMissing = "object/missing", Failed;
+    /// An object store does not let these credentials do what they asked.
+    ObjectDenied = "object/denied", Failed;
+    /// An object store is out of reach, or failed.
+    ObjectUnavailable = "object/unavailable", Failed;
+    /// An object was replaced while it was read.
+    ObjectChanged = "object/changed", Failed;
+    /// Something else lies where a segment was to be uploaded.
+    ObjectExists = "object/exists", Refused;
+    /// A segment was to be uploaded to where its region does not keep its segments.
+    ObjectElsewhere = "object/elsewhere", Refused;
 }
 
 impl fmt::Display for Code {

@@ -292,7 +292,8 @@ fn mend_footer(payload: &mut [u8]) {
         let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
         (range.start <= range.end && range.end <= length).then_some(range)
     };
-    let mut parts: Vec<_> = [trailer.tops(), trailer.key_page(0)].into_iter().filter_map(part).collect();
+    let mut parts: Vec<_> =
+        [trailer.tops(), trailer.key_page(0), trailer.guide()].into_iter().filter_map(part).collect();
     for page in 0..trailer.page_count().min(4) {
         let Some(range) = part(trailer.page(page)) else { continue };
         mend_last(&mut payload[range.clone()], 0);

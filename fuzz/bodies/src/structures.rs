@@ -260,6 +260,17 @@ fn trailer(payload: &[u8], mend: bool) {
             keys(&bytes, false);
         }
     }
+    if let Some(bytes) = part(trailer.guide()) {
+        guide(&bytes, &trailer);
+    }
+}
+
+/// A guide and its checksum: it writes back, and names pages that there are.
+fn guide(bytes: &[u8], trailer: &Trailer) {
+    let Ok(guide) = Trailer::read_guide(bytes) else { return };
+    assert_eq!(guide.encode(), bytes[..bytes.len() - 4], "a guide does not write back to the same octets");
+    let pages = guide.pages_of(&Scope::of_region(), trailer.page_count());
+    assert!(pages.start <= pages.end && pages.end <= trailer.page_count());
 }
 
 /// Keys, and their checksum behind them.
@@ -359,10 +370,14 @@ fn footer(mut input: Octets<'_>) {
     let trailer = Trailer::decode(payload.last_chunk().unwrap()).unwrap();
     assert_eq!((usize::try_from(trailer.lanes).unwrap(), trailer.footer_at), (all.len(), 1 << 40));
     assert!((payload.len() + BlockHeader::BYTES).is_multiple_of(8), "the trailer does not end the file");
+    assert_eq!(trailer.guide().is_some(), trailer.page_count() > 1);
+    let guide = trailer.guide().map(|range| Trailer::read_guide(slice(&payload, Some(range))).unwrap());
     let mut found = Vec::new();
     for page in 0..trailer.page_count() {
         let entries = trailer.read_page(slice(&payload, trailer.page(page)), page).unwrap();
         for entry in entries {
+            let named = guide.as_ref().map(|guide| guide.pages_of(&entry.key.scope, trailer.page_count()));
+            assert!(named.is_none_or(|named| named.contains(&page)), "the guide misses a lane");
             let distances = slice(&payload, trailer.distances(&entry));
             found.push((entry.key.clone(), Trailer::read_distances(&entry, distances).unwrap()));
         }

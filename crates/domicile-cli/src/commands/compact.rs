@@ -34,6 +34,11 @@ pub(crate) async fn run(common: &Common, arguments: &Compact, report: &Report) -
             let what = "segments are compacted where they lie, and not in a pipe";
             return Err(Error::new(Code::ArgumentInvalid, what));
         }
+        if let Input::Object(url) = &input {
+            return Err(Error::new(Code::ArgumentInvalid, "segments are compacted before they are uploaded")
+                .at(url.to_string())
+                .advise("copy them into a directory, compact them there, and upload what comes of it"));
+        }
         let header = header_of(input.open_anywhere()?).map_err(|error| error.at(input.name()))?;
         regions.entry(header.place.region.to_string()).or_default().push(input);
     }

@@ -19,5 +19,6 @@ pub(crate) mod recover;
 pub(crate) mod seal;
 pub(crate) mod settle;
 pub(crate) mod store;
+pub(crate) mod upload;
 pub(crate) mod verify;
 pub(crate) mod why;

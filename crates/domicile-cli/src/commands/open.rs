@@ -1,6 +1,5 @@
 //! `domicile open`: give back what went in, for a purpose.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use domicile_record::{Restored, Segment, Selection};
 use serde::Serialize;
 
 use crate::arguments::{Common, Open};
-use crate::input::{self, Input};
+use crate::input::{self, Input, Opened};
 use crate::report::{Report, counted, output_failed};
 
 /// Nobody else may read what was opened.
@@ -106,6 +105,13 @@ fn selection(open: &Open) -> Result<Selection> {
     if let Some(to) = open.to {
         selection = selection.to(to);
     }
+    if open.alone {
+        if !selection.names_lanes() {
+            return Err(Error::new(Code::ArgumentInvalid, "lanes are read alone if they are named")
+                .advise("name a tenant, or a tenant and a type"));
+        }
+        selection = selection.alone();
+    }
     match &open.records {
         Some(records) => selection.records(records.clone()),
         None => Ok(selection),
@@ -114,7 +120,7 @@ fn selection(open: &Open) -> Result<Selection> {
 
 /// Gives back octets of the one record that was selected.
 fn range(
-    segment: &Segment<File>,
+    segment: &Segment<Opened>,
     bytes: Range<u64>,
     output: &mut dyn Write,
     restored: &mut Restored,
@@ -221,7 +227,7 @@ impl Opening<'_> {
     }
 
     /// Says what could not be read, and what the segment's state means.
-    fn conclude(&self, segment: &Segment<File>, restored: &mut Restored, name: &str) {
+    fn conclude(&self, segment: &Segment<Opened>, restored: &mut Restored, name: &str) {
         let report = self.report;
         for failure in restored.failures.drain(..) {
             report.fail(&failure.at(name));

@@ -3,18 +3,21 @@
 //!
 //! ```text
 //! block distances (u32 each, a checksum behind each lane's) | lane pages (4 KiB each) | key pages (up to 512 keys each)
-//!   | first keys of the key pages | copy of the segment header | trailer (64 octets, the file's last)
+//!   | guide | first keys of the key pages | copy of the segment header | trailer (64 octets, the file's last)
 //! ```
 //!
-//! A lane is found with three reads however many lanes there are: the file's last 64 KiB, one key page,
-//! one lane page; together at most 128 KiB.
+//! The lane pages of a scope are found with two reads however many lanes there are: the file's last 64 KiB, in which the
+//! [`Guide`] is, and a few pages that follow one another; together less than 128 KiB. Keys that the guide has no room for
+//! take one read more, of a key page.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use domicile::engine::NONCE_BYTES;
 use domicile::wire::{Decoder, Encoder, Fixed, Malformed};
 use domicile::{Period, RecordType, Scope, TenantId};
 
+use super::guide::Guide;
 use super::{BlockFlags, BlockHeader, BlockKind, LaneNo, Limits, SegmentHeader, SegmentId, padded};
 
 /// How lanes are sorted in the footer: by tenant, record type, period as it is written, and number.
@@ -39,6 +42,25 @@ impl LaneKey {
     #[must_use]
     pub fn new(scope: Scope, period: Period, lane: LaneNo) -> Self {
         Self { scope, period, lane }
+    }
+
+    /// Octets that are in order as keys are: texts that end in a zero, which none of them holds, and the number.
+    pub(super) fn sorted(&self) -> Vec<u8> {
+        let mut octets = Self::sorted_scope(&self.scope);
+        octets.extend_from_slice(self.period.to_string().as_bytes());
+        octets.push(0);
+        octets.extend_from_slice(&self.lane.0.to_be_bytes());
+        octets
+    }
+
+    /// What the sorted octets of all keys of a scope begin with, and those of no other.
+    pub(super) fn sorted_scope(scope: &Scope) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(Self::BYTES);
+        for text in [scope.tenant.as_str(), scope.record_type.as_str()] {
+            octets.extend_from_slice(text.as_bytes());
+            octets.push(0);
+        }
+        octets
     }
 
     fn encode<const N: usize>(&self, out: &mut Fixed<N>) {
@@ -179,6 +201,15 @@ impl Footer {
         for page in first_keys.chunks(Self::KEYS_PER_PAGE) {
             checked(&mut out, &keys(page.iter().map(|entry| &entry.key)));
         }
+        let pages: Vec<_> = entries.chunks(FooterEntry::PER_PAGE).collect();
+        let room = Self::TAIL_BYTES
+            - (SegmentHeader::BYTES + 8 + Trailer::BYTES)
+            - (first_keys.len().div_ceil(Self::KEYS_PER_PAGE) * LaneKey::BYTES + 4);
+        let guide_at = out.len();
+        let guide = Guide::of(&pages, room.saturating_sub(4));
+        if let Some(guide) = &guide {
+            checked(&mut out, &guide.encode());
+        }
         let tops_at = out.len();
         let tops = first_keys.chunks(Self::KEYS_PER_PAGE).filter_map(|page| page.first());
         checked(&mut out, &keys(tops.map(|entry| &entry.key)));
@@ -189,14 +220,28 @@ impl Footer {
         let trailer = Trailer {
             footer_at,
             lanes: u32::try_from(entries.len()).map_err(|_| Malformed { what: "lanes", at: 0 })?,
+            apart: self.is_apart(),
             pages_at: pages_at as u64,
             keys_at: keys_at as u64,
             tops_at: tops_at as u64,
+            guide_at: guide.map_or(0, |_| guide_at as u64),
             checksum: 0,
         };
         let mut payload = out.finish();
         payload.extend_from_slice(&Trailer { checksum: crc32c::crc32c(&payload), ..trailer }.encode());
         Ok(payload)
+    }
+}
+
+impl Footer {
+    /// Whether no lane has blocks between those of another one; lane 0, which has some everywhere, aside.
+    fn is_apart(&self) -> bool {
+        let lanes = self.lanes.iter().filter(|(key, _)| key.lane != LaneNo::REGION);
+        let mut spans: Vec<_> =
+            lanes.filter_map(|(_, offsets)| Some((*offsets.first()?, *offsets.last()?))).collect();
+        spans.sort_unstable();
+        spans.iter().all(|(first, last)| first <= last)
+            && spans.windows(2).all(|pair| matches!(pair, [before, next] if before.1 < next.0))
     }
 }
 
@@ -258,12 +303,16 @@ pub struct Trailer {
     pub footer_at: u64,
     /// How many lanes the footer lists, lane 0 among them.
     pub lanes: u32,
+    /// Whether each lane lies apart: between its first block and its last there are no others but lane 0's.
+    pub apart: bool,
     /// Where the lane pages begin in the footer's payload; the distances stand before them.
     pub pages_at: u64,
     /// Where the key pages begin.
     pub keys_at: u64,
     /// Where the first keys of the key pages begin.
     pub tops_at: u64,
+    /// Where the guide begins, which ends where these do; 0 where it had no room.
+    pub guide_at: u64,
     /// CRC32C over the footer's payload before the trailer.
     pub checksum: u32,
 }
@@ -278,14 +327,14 @@ impl Trailer {
         let mut out = Fixed::<{ Self::BYTES }>::new();
         out.raw(&Self::MAGIC)
             .u16(super::VERSION)
-            .u16(0)
+            .u16(u16::from(self.apart))
             .u32(self.lanes)
             .u64(self.footer_at)
             .u64(self.pages_at)
             .u64(self.keys_at)
             .u64(self.tops_at)
             .u32(self.checksum)
-            .raw(&[0; 8]);
+            .u64(self.guide_at);
         let crc = crc32c::crc32c(out.written());
         out.u32(crc).finish()
     }
@@ -300,14 +349,20 @@ impl Trailer {
         if input.array("magic of the trailer")? != Self::MAGIC || input.u16("version")? != super::VERSION {
             return Err(bad);
         }
-        input.u16("reserved octets")?;
+        let apart = match input.u16("flags of the trailer")? {
+            0 => false,
+            1 => true,
+            _ => return Err(bad),
+        };
         let trailer = Self {
+            apart,
             lanes: input.u32("lanes")?,
             footer_at: input.u64("offset of the footer")?,
             pages_at: input.u64("lane pages")?,
             keys_at: input.u64("key pages")?,
             tops_at: input.u64("first keys")?,
             checksum: input.u32("checksum of the footer")?,
+            guide_at: input.u64("guide")?,
         };
         if trailer.encode() != *bytes || trailer.lanes > Limits::FORMAT.lanes {
             return Err(bad);
@@ -321,16 +376,23 @@ impl Trailer {
         (self.lanes as usize).div_ceil(FooterEntry::PER_PAGE)
     }
 
+    /// Where lane pages that follow one another are in the footer's payload.
+    #[must_use]
+    pub fn pages(&self, pages: Range<usize>) -> Option<Range<u64>> {
+        let at =
+            |index: usize| self.pages_at.checked_add((index as u64).checked_mul(Footer::PAGE_BYTES as u64)?);
+        Some(at(pages.start)?..at(pages.end)?)
+    }
+
     /// Where a lane page is in the footer's payload.
     #[must_use]
-    pub fn page(&self, index: usize) -> Option<std::ops::Range<u64>> {
-        let start = self.pages_at.checked_add(index as u64 * Footer::PAGE_BYTES as u64)?;
-        Some(start..start.checked_add(Footer::PAGE_BYTES as u64)?)
+    pub fn page(&self, index: usize) -> Option<Range<u64>> {
+        self.pages(index..index.checked_add(1)?)
     }
 
     /// Where a page of keys is in the footer's payload.
     #[must_use]
-    pub fn key_page(&self, index: usize) -> Option<std::ops::Range<u64>> {
+    pub fn key_page(&self, index: usize) -> Option<Range<u64>> {
         const FULL: u64 = (Footer::KEYS_PER_PAGE * LaneKey::BYTES + 4) as u64;
         let before = index.checked_mul(Footer::KEYS_PER_PAGE)?;
         let keys = self.page_count().checked_sub(before)?.min(Footer::KEYS_PER_PAGE);
@@ -340,9 +402,33 @@ impl Trailer {
 
     /// Where the first keys of the key pages are in the footer's payload.
     #[must_use]
-    pub fn tops(&self) -> Option<std::ops::Range<u64>> {
+    pub fn tops(&self) -> Option<Range<u64>> {
         let keys = self.page_count().div_ceil(Footer::KEYS_PER_PAGE);
         Some(self.tops_at..self.tops_at.checked_add((keys * LaneKey::BYTES + 4) as u64)?)
+    }
+
+    /// Where the guide is in the footer's payload, if it had room.
+    #[must_use]
+    pub fn guide(&self) -> Option<Range<u64>> {
+        let fits = self.keys_at < self.guide_at
+            && self.guide_at < self.tops_at
+            && self.tops_at - self.guide_at <= Footer::TAIL_BYTES as u64;
+        fits.then_some(self.guide_at..self.tops_at)
+    }
+
+    /// Where the copy of the segment header is in the footer's payload.
+    #[must_use]
+    pub fn header(&self) -> Option<Range<u64>> {
+        let start = self.tops()?.end;
+        Some(start..start.checked_add(SegmentHeader::BYTES as u64)?)
+    }
+
+    /// Reads the guide.
+    ///
+    /// # Errors
+    /// A damaged guide.
+    pub fn read_guide(bytes: &[u8]) -> Result<Guide, Malformed> {
+        Guide::decode(unchecked(bytes, "guide of the footer")?)
     }
 
     /// How many blocks all lanes together can have: there is a distance, or a checksum, for each.
@@ -353,7 +439,7 @@ impl Trailer {
 
     /// Where the distances of a lane are in the footer's payload.
     #[must_use]
-    pub fn distances(&self, entry: &FooterEntry) -> Option<std::ops::Range<u64>> {
+    pub fn distances(&self, entry: &FooterEntry) -> Option<Range<u64>> {
         let start = entry.distances_from.checked_mul(4)?;
         let end = start.checked_add(u64::from(entry.blocks).checked_mul(4)?)?;
         (end <= self.pages_at).then_some(start..end)
@@ -423,7 +509,7 @@ mod tests {
         (trailer, payload)
     }
 
-    fn slice(payload: &[u8], range: Option<std::ops::Range<u64>>) -> &[u8] {
+    fn slice(payload: &[u8], range: Option<Range<u64>>) -> &[u8] {
         let range = range.unwrap();
         &payload[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()]
     }
@@ -439,6 +525,24 @@ mod tests {
         entries.into_iter().find(|entry| entry.key == *wanted).unwrap()
     }
 
+    /// Finds a lane by the guide.
+    fn guided(trailer: &Trailer, payload: &[u8], wanted: &LaneKey) -> FooterEntry {
+        let mut pages = match trailer.guide() {
+            Some(range) => {
+                let guide = Trailer::read_guide(slice(payload, Some(range))).unwrap();
+                guide.pages_of(&wanted.scope, trailer.page_count())
+            }
+            // One page needs none.
+            None => 0..1,
+        };
+        assert!(trailer.guide().is_some() || trailer.page_count() == 1);
+        let found = pages.find_map(|page| {
+            let entries = trailer.read_page(slice(payload, trailer.page(page)), page).unwrap();
+            entries.into_iter().find(|entry| entry.key == *wanted)
+        });
+        found.unwrap()
+    }
+
     #[test]
     fn every_lane_is_found_by_its_key() {
         for lanes in [1, 2, 29, 30, 1000, 20_000] {
@@ -446,6 +550,7 @@ mod tests {
             assert_eq!(trailer.lanes, lanes);
             for number in (0..lanes).step_by(1 + lanes as usize / 50) {
                 let entry = find(&trailer, &payload, &key(number));
+                assert_eq!(guided(&trailer, &payload, &key(number)), entry);
                 let at = u64::from(number) * 80;
                 let offsets = Trailer::read_distances(&entry, slice(&payload, trailer.distances(&entry)));
                 assert_eq!(offsets, Some(vec![at, at + 16, at + 40]));
@@ -457,10 +562,17 @@ mod tests {
     #[test]
     fn the_way_to_a_lane_of_the_largest_segment_is_128_kib() {
         // 2^20 lanes; 29 a page; 512 pages a key page; one first key each.
-        let trailer =
-            Trailer { footer_at: 0, lanes: 1 << 20, pages_at: 0, keys_at: 0, tops_at: 0, checksum: 0 };
-        let length =
-            |range: Option<std::ops::Range<u64>>| range.map(|range| range.end - range.start).unwrap();
+        let trailer = Trailer {
+            footer_at: 0,
+            lanes: 1 << 20,
+            apart: false,
+            pages_at: 0,
+            keys_at: 0,
+            tops_at: 0,
+            guide_at: 0,
+            checksum: 0,
+        };
+        let length = |range: Option<Range<u64>>| range.map(|range| range.end - range.start).unwrap();
         let tail = length(trailer.tops()) + SegmentHeader::BYTES as u64 + 8 + Trailer::BYTES as u64;
         assert!(tail <= Footer::TAIL_BYTES as u64);
         let read = Footer::TAIL_BYTES as u64 + length(trailer.key_page(0)) + length(trailer.page(0));
@@ -478,7 +590,8 @@ mod tests {
             let pages = (0..trailer.page_count())
                 .all(|page| found.read_page(slice(&bad, found.page(page)), page).is_ok());
             let keys = Trailer::read_keys(slice(&bad, found.key_page(0))).is_ok();
-            let tops = Trailer::read_keys(slice(&bad, found.tops())).is_ok();
+            let guide = Trailer::read_guide(slice(&bad, found.guide())).is_ok();
+            let tops = Trailer::read_keys(slice(&bad, found.tops())).is_ok() && guide;
             // The copy of the header has a checksum of its own, and the padding none: a walk compares all.
             let rest = payload.len() - Trailer::BYTES - SegmentHeader::BYTES - 16;
             let copy = bad[rest..] != payload[rest..];

@@ -10,7 +10,7 @@ use domicile::{Code, Error, Result, Scope};
 use super::source::Source;
 use super::walk::{Step, Walker};
 use crate::format::{
-    BlockHeader, BlockKind, Descriptor, Footer, FooterEntry, LaneKey, LaneNo, LaneOpen, SegmentHeader,
+    BlockHeader, BlockKind, Descriptor, Footer, FooterEntry, Guide, LaneKey, LaneNo, LaneOpen, SegmentHeader,
     Trailer,
 };
 
@@ -142,6 +142,11 @@ impl FromIterator<u64> for BlockPlaces {
 impl<S: Source> SegmentFile<S> {
     /// Reads the header, and the footer if there is one; walks otherwise.
     pub(crate) fn open(source: S) -> Result<Self> {
+        if source.is_far()
+            && let Some((header, length, trailer)) = read_end(&source)
+        {
+            return Ok(Self { source, length, header, map: Map::Footer(trailer) });
+        }
         let (header, length) = read_header(&source)?;
         let map = match read_trailer(&source, &header, length) {
             Some(trailer) => Map::Footer(trailer),
@@ -196,7 +201,7 @@ impl<S: Source> SegmentFile<S> {
         Ok(checksum == trailer.checksum)
     }
 
-    /// The lanes of a scope: with a footer, by three reads however many lanes there are.
+    /// The lanes of a scope: with a footer, by two or three reads however many lanes there are.
     pub(crate) fn lanes_of(&self, scope: &Scope) -> Result<Vec<LanePlace>> {
         match &self.map {
             Map::Footer(trailer) => self.find_by_footer(trailer, scope),
@@ -289,26 +294,44 @@ impl<S: Source> SegmentFile<S> {
     }
 
     fn find_by_footer(&self, trailer: &Trailer, scope: &Scope) -> Result<Vec<LanePlace>> {
+        let pages = match self.guide(trailer)? {
+            Some(guide) => guide.pages_of(scope, trailer.page_count()),
+            None => self.page_by_keys(trailer, scope)?..trailer.page_count(),
+        };
+        // The guide names the pages, and they are few; without it they are looked at one by one.
+        let at_once = if trailer.guide().is_some() { PAGES_AT_ONCE } else { 1 };
+        let mut places = Places::of(self, trailer).fetching(self.source.is_far() && trailer.apart);
+        let (mut from, mut past) = (pages.start, false);
+        while from < pages.end && !past {
+            let to = pages.end.min(from + at_once);
+            let bytes = self.footer_part(trailer, trailer.pages(from..to))?;
+            for (page, bytes) in (from..to).zip(bytes.chunks(Footer::PAGE_BYTES)) {
+                let entries = trailer.read_page(bytes, page).map_err(damaged_footer)?;
+                past = entries.last().is_some_and(|last| last.key.scope > *scope);
+                for entry in entries.into_iter().filter(|entry| entry.key.scope == *scope) {
+                    places.add(entry)?;
+                }
+            }
+            from = to;
+        }
+        Ok(places.found)
+    }
+
+    fn guide(&self, trailer: &Trailer) -> Result<Option<Guide>> {
+        let Some(range) = trailer.guide() else { return Ok(None) };
+        let bytes = self.footer_part(trailer, Some(range))?;
+        Trailer::read_guide(&bytes).map(Some).map_err(damaged_footer)
+    }
+
+    /// The first page that can hold a scope, by the key pages.
+    fn page_by_keys(&self, trailer: &Trailer, scope: &Scope) -> Result<usize> {
         // The last key at or before the scope's first, or the first key of all.
         let page_of = |keys: &[LaneKey]| keys.partition_point(|key| key.scope < *scope).saturating_sub(1);
         let tops = Trailer::read_keys(&self.footer_part(trailer, trailer.tops())?).map_err(damaged_footer)?;
         let key_page = page_of(&tops);
         let keys = Trailer::read_keys(&self.footer_part(trailer, trailer.key_page(key_page))?)
             .map_err(damaged_footer)?;
-        let mut page = key_page * Footer::KEYS_PER_PAGE + page_of(&keys);
-        let mut places = Places::of(self, trailer);
-        while page < trailer.page_count() {
-            let entries = self.lane_page(trailer, page)?;
-            let past = entries.last().is_some_and(|last| last.key.scope > *scope);
-            for entry in entries.into_iter().filter(|entry| entry.key.scope == *scope) {
-                places.add(entry)?;
-            }
-            if past {
-                break;
-            }
-            page += 1;
-        }
-        Ok(places.found)
+        Ok(key_page * Footer::KEYS_PER_PAGE + page_of(&keys))
     }
 
     fn lane_page(&self, trailer: &Trailer, page: usize) -> Result<Vec<FooterEntry>> {
@@ -330,24 +353,48 @@ impl<S: Source> SegmentFile<S> {
     }
 }
 
+/// Lane pages that are read at once: with the last 64 KiB, less than 128.
+const PAGES_AT_ONCE: usize = Guide::PAGES_A_STEP_MAX as usize * 3 / 2;
+
+/// Octets in which the end of a lane is looked for behind its beginning, of a lane without blocks of data; and of what share
+/// of the lane there are more, because the end has an index of them.
+const END_BYTES: u64 = 4 << 10;
+const END_SHARE: u64 = 1024;
+
+/// Octets of lanes that are fetched whole for one scope.
+const FETCH_BYTES_MAX: u64 = 16 << 20;
+
 /// Lanes that are placed by their entries in a footer.
 struct Places<'a, S> {
     file: &'a SegmentFile<S>,
     trailer: &'a Trailer,
     /// Blocks that further entries may have: entries that share distances must not make many blocks of a few.
     blocks_left: u64,
+    /// Octets of lanes that may be fetched whole; what is more might not be at hand any more when it is read.
+    fetch_bytes_left: u64,
     found: Vec<LanePlace>,
 }
 
 impl<'a, S: Source> Places<'a, S> {
     fn of(file: &'a SegmentFile<S>, trailer: &'a Trailer) -> Self {
-        Self { file, trailer, blocks_left: trailer.blocks_max(), found: Vec::new() }
+        Self { file, trailer, blocks_left: trailer.blocks_max(), fetch_bytes_left: 0, found: Vec::new() }
+    }
+
+    /// Fetches lanes whole.
+    fn fetching(self, fetching: bool) -> Self {
+        Self { fetch_bytes_left: if fetching { FETCH_BYTES_MAX } else { 0 }, ..self }
     }
 
     fn add(&mut self, entry: FooterEntry) -> Result<()> {
         let damaged = |what| damaged_footer(domicile::wire::Malformed { what, at: 0 });
         let left = self.blocks_left.checked_sub(u64::from(entry.blocks));
         self.blocks_left = left.ok_or_else(|| damaged("blocks of the lanes"))?;
+        if entry.key.lane != LaneNo::REGION
+            && let Some(place) = self.fetch(&entry)?
+        {
+            self.found.push(place);
+            return Ok(());
+        }
         let distances = self.file.footer_part(self.trailer, self.trailer.distances(&entry))?;
         let offsets = Trailer::read_distances(&entry, &distances);
         let offsets = offsets.ok_or_else(|| damaged("distances of a lane"))?;
@@ -358,11 +405,56 @@ impl<'a, S: Source> Places<'a, S> {
     }
 }
 
+impl<S: Source> Places<'_, S> {
+    /// Fetches a lane that lies apart whole, and finds its blocks by walking over them, which saves a read of their
+    /// distances; none if it is too long for that, or not what its entry says.
+    fn fetch(&mut self, entry: &FooterEntry) -> Result<Option<LanePlace>> {
+        let (file, trailer) = (self.file, self.trailer);
+        let Some(span) = entry.end_at.checked_sub(entry.open_at) else { return Ok(None) };
+        let Some(left) = self.fetch_bytes_left.checked_sub(span).filter(|left| *left > 0) else {
+            return Ok(None);
+        };
+        self.fetch_bytes_left = left;
+        let end = entry.end_at.saturating_add(END_BYTES + span / END_SHARE).min(trailer.footer_at);
+        let fetched =
+            file.source.fetch(entry.open_at, end).map_err(|source| unreadable(entry.open_at, source))?;
+        if !fetched {
+            return Ok(None);
+        }
+        let mut walker = Walker::over(&file.source, &file.header, entry.open_at..trailer.footer_at);
+        let mut blocks = BlockPlaces::default();
+        loop {
+            match walker.next().map_err(|source| unreadable(entry.open_at, source))? {
+                Some(Step::Block { at, header, .. }) if at <= entry.end_at => {
+                    if header.lane == entry.key.lane {
+                        blocks.push(header.sequence, at);
+                    }
+                    if at == entry.end_at {
+                        break;
+                    }
+                }
+                _ => return Ok(None),
+            }
+        }
+        let as_it_says = blocks.len() == entry.blocks as usize
+            && blocks.iter().eq(0..entry.blocks)
+            && blocks.get(0) == Some(entry.open_at)
+            && blocks.0.last().map(|(_, at)| *at) == Some(entry.end_at);
+        let ends = blocks.last().into_iter().collect();
+        Ok(as_it_says.then(|| LanePlace { key: entry.key.clone(), blocks: Arc::new(blocks), ends }))
+    }
+}
+
 /// The header of a segment: which it is, and where its records are at home. No key is needed, and nothing is vouched for.
 ///
 /// # Errors
 /// [`SegmentForeign`](Code::SegmentForeign) and the like for what is no segment; [`InputFailed`](Code::InputFailed).
 pub fn header_of<S: Source>(source: S) -> Result<SegmentHeader> {
+    if source.is_far()
+        && let Some((header, ..)) = read_end(&source)
+    {
+        return Ok(header);
+    }
     read_header(&source).map(|(header, _)| header)
 }
 
@@ -372,6 +464,26 @@ pub fn header_of<S: Source>(source: S) -> Result<SegmentHeader> {
 /// As [`header_of`].
 pub fn is_finished<S: Source>(source: S) -> Result<bool> {
     SegmentFile::open(source)?.has_whole_footer()
+}
+
+/// What the end of a whole segment says: the copy of the header, the length, the trailer. Nothing before the last 64 KiB
+/// is read, so that less is looked at than where the file is at hand.
+fn read_end<S: Source>(source: &S) -> Option<(SegmentHeader, u64, Trailer)> {
+    let length = source.length().ok()?;
+    let mut bytes = [0; Trailer::BYTES];
+    source.read_at(length.checked_sub(Trailer::BYTES as u64)?, &mut bytes).ok()?;
+    let trailer = Trailer::decode(&bytes).ok()?;
+    let payload_at = trailer.footer_at.checked_add(BlockHeader::BYTES as u64)?;
+    let copy = trailer.header()?;
+    let end = payload_at.checked_add(copy.end)?;
+    // Padding, and the trailer, are all that follows it.
+    let rest = length.checked_sub(end)?.checked_sub(Trailer::BYTES as u64)?;
+    if rest >= 8 || payload_at <= SegmentHeader::BYTES as u64 {
+        return None;
+    }
+    let mut bytes = [0; SegmentHeader::BYTES];
+    source.read_at(payload_at.checked_add(copy.start)?, &mut bytes).ok()?;
+    Some((SegmentHeader::decode(&bytes).ok()?, length, trailer))
 }
 
 fn read_header<S: Source>(source: &S) -> Result<(SegmentHeader, u64)> {
@@ -473,6 +585,11 @@ fn without_lists(mut open: LaneOpen) -> Box<LaneOpen> {
 }
 
 pub(crate) fn unreadable(at: u64, source: io::Error) -> Error {
+    // A source that has an error of its own says more than that it could not be read.
+    let source = match source.downcast::<Error>() {
+        Ok(error) => return error.at(format!("byte {at}")),
+        Err(source) => source,
+    };
     Error::new(Code::InputFailed, "the segment could not be read").at(format!("byte {at}")).because(source)
 }
 

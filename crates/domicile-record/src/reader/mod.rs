@@ -308,7 +308,16 @@ impl Opening<'_> {
             }
         };
         // Of a file that is not whole, nobody can say what it does not have.
-        if survey.lanes.is_empty() && self.selection.names_lanes() && survey.state.is_whole() {
+        let nothing = survey.lanes.is_empty() && self.selection.names_lanes();
+        if nothing && survey.state == State::Unasked {
+            return Err(Error::new(
+                Code::LaneNone,
+                "the segment's footer names no lane of what was asked for",
+            )
+            .rule(self.selection.to_string())
+            .advise("nothing vouches for a footer: open the segment whole to be sure"));
+        }
+        if nothing && survey.state.is_whole() {
             return Err(Error::new(Code::LaneNone, "the segment has no lane of what was asked for")
                 .rule(self.selection.to_string())
                 .advise("`domicile inspect` shows which lanes it has"));
@@ -328,14 +337,20 @@ impl Opening<'_> {
         self.record_opening(&file.header, &scopes).await?;
 
         let mut leaves = SegmentLeaves::new();
-        let (region, state, directory) = match self.region_lane(file, &mut leaves, permit).await {
-            Ok(region) => {
-                let (state, directory) = state::of(file, &region);
-                (Some(region), state, directory)
+        // A walk has read more than lane 0's directory takes.
+        let alone = self.selection.is_alone() && file.walked().is_none();
+        let (region, state, directory) = if alone {
+            (None, State::Unasked, None)
+        } else {
+            match self.region_lane(file, &mut leaves, permit).await {
+                Ok(region) => {
+                    let (state, directory) = state::of(file, &region);
+                    (Some(region), state, directory)
+                }
+                Err(error) if is_of_the_segment(&error) => (None, State::corrupt(&error), None),
+                Err(error) if error.code() == Code::KeyDestroyed => (None, State::Retired, None),
+                Err(error) => return Err(error),
             }
-            Err(error) if is_of_the_segment(&error) => (None, State::corrupt(&error), None),
-            Err(error) if error.code() == Code::KeyDestroyed => (None, State::Retired, None),
-            Err(error) => return Err(error),
         };
         let mut lanes = Vec::new();
         while let Some((scope, (permit, places))) = scopes.pop_first() {
@@ -349,6 +364,9 @@ impl Opening<'_> {
             }
         }
         lanes.sort_by_key(|lane| lane.lane);
+        if alone {
+            lanes.iter_mut().for_each(SegmentLane::needs_its_end);
+        }
         match (directory, &region) {
             (Some(directory), _) => self.hold_against(file, &state, &directory, &mut lanes),
             // A crash may damage whatever no finished sync covers.
@@ -562,6 +580,21 @@ impl Opening<'_> {
 impl SegmentLane {
     fn new(place: &LanePlace, scope: &Scope, status: Result<ReadableLane>) -> Self {
         Self { lane: place.key.lane, scope: scope.clone(), period: place.key.period, status }
+    }
+
+    /// Takes a lane for unreadable that has no end which vouches for it: nothing else does where lane 0 is not asked.
+    fn needs_its_end(&mut self) {
+        let Ok(lane) = &mut self.status else { return };
+        let broken = lane.broken_end.take().map(|broken| broken.error);
+        if broken.is_none() && lane.end.is_some() {
+            return;
+        }
+        self.status = Err(broken.unwrap_or_else(|| {
+            Error::new(Code::SegmentUnfinished, "the lane has no end of its own")
+                .at(format!("lane {}", self.lane))
+                .rule("a lane is read alone if its own end vouches for it")
+                .advise("open the segment whole: its own lane says how far this one goes")
+        }));
     }
 }
 

@@ -17,6 +17,7 @@ pub struct Selection {
     from: Option<Time>,
     to: Option<Time>,
     records: Option<Range<u64>>,
+    alone: bool,
 }
 
 impl Selection {
@@ -71,6 +72,23 @@ impl Selection {
         }
         self.records = Some(records);
         Ok(self)
+    }
+
+    /// The lanes by themselves, without lane 0, whose directory grows with the number of all lanes: of a segment that is far
+    /// away, one lane is found and read with three requests, however many there are.
+    ///
+    /// The end of each lane vouches for everything in it: records, blocks, their order and number. What lane 0 alone says
+    /// stays unsaid: that the segment is whole and is not another edition's, and that no lane of the scope is missing;
+    /// [`State::Unasked`](super::State::Unasked) is the state. A segment without a footer is walked and read as any other,
+    /// and a lane without an end of its own is not read.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Whether lanes were asked for by name: then one that cannot be read is a failure.
@@ -137,8 +155,15 @@ impl fmt::Display for Selection {
         let to = self.to.iter().map(|to| format!("to={to}"));
         let records =
             self.records.iter().map(|records| format!("records={}..{}", records.start, records.end));
-        let parts: Vec<_> =
-            scopes.chain(tenant).chain(record_type).chain(from).chain(to).chain(records).collect();
+        let alone = self.alone.then(|| "alone".to_owned());
+        let parts: Vec<_> = scopes
+            .chain(tenant)
+            .chain(record_type)
+            .chain(from)
+            .chain(to)
+            .chain(records)
+            .chain(alone)
+            .collect();
         if parts.is_empty() { f.write_str("everything") } else { f.write_str(&parts.join(" ")) }
     }
 }

@@ -23,6 +23,22 @@ pub trait Source {
     fn near_bytes(&self) -> u64 {
         4 << 10
     }
+
+    /// Whether the last 64 KiB are at hand, and everything else is asked for over a network: the header is then read from its
+    /// copy at the end, and nothing is read twice.
+    fn is_far(&self) -> bool {
+        false
+    }
+
+    /// Says that what stands from one offset to another will be read next, in pieces, so that where reads are paid by the
+    /// request it is had by one. Whether it is at hand now.
+    ///
+    /// # Errors
+    /// Those of reading.
+    fn fetch(&self, from: u64, to: u64) -> io::Result<bool> {
+        let _ = (from, to);
+        Ok(false)
+    }
 }
 
 impl Source for File {
@@ -78,6 +94,14 @@ impl<S: Source + ?Sized> Source for &S {
     fn near_bytes(&self) -> u64 {
         (**self).near_bytes()
     }
+
+    fn is_far(&self) -> bool {
+        (**self).is_far()
+    }
+
+    fn fetch(&self, from: u64, to: u64) -> io::Result<bool> {
+        (**self).fetch(from, to)
+    }
 }
 
 impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
@@ -91,5 +115,13 @@ impl<S: Source + ?Sized> Source for std::sync::Arc<S> {
 
     fn near_bytes(&self) -> u64 {
         (**self).near_bytes()
+    }
+
+    fn is_far(&self) -> bool {
+        (**self).is_far()
+    }
+
+    fn fetch(&self, from: u64, to: u64) -> io::Result<bool> {
+        (**self).fetch(from, to)
     }
 }

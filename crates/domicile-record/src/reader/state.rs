@@ -28,6 +28,8 @@ pub enum State {
         /// How many there are.
         bytes: u64,
     },
+    /// Lanes were read by themselves, so that nobody asked.
+    Unasked,
     /// Anything else.
     Corrupt {
         /// What is wrong, and where.
@@ -56,7 +58,7 @@ impl State {
     #[must_use]
     pub fn obstacle(&self) -> Option<Error> {
         let (code, advice) = match self {
-            State::Complete | State::Recovered => return None,
+            State::Complete | State::Recovered | State::Unasked => return None,
             State::Retired => (Code::KeyDestroyed, "what replaced it is under another name, if anything did"),
             State::Unfinished => (
                 Code::SegmentUnfinished,
@@ -81,6 +83,7 @@ impl State {
             State::Recovered => "recovered",
             State::Retired => "retired",
             State::Unfinished => "unfinished",
+            State::Unasked => "not asked for",
             State::Torn { .. } => "torn",
             State::Corrupt { .. } => "corrupt",
         }

@@ -1,6 +1,7 @@
 //! Walking over the blocks of a file from its first octet to its last, believing nothing but checksums.
 
 use std::io;
+use std::ops::Range;
 
 use super::source::Source;
 use crate::format::{BlockHeader, SegmentHeader, SegmentId};
@@ -27,7 +28,12 @@ pub(crate) struct Walker<'a, S: ?Sized> {
 
 impl<'a, S: Source + ?Sized> Walker<'a, S> {
     pub(crate) fn new(source: &'a S, header: &SegmentHeader, length: u64) -> Self {
-        Self { source, segment: header.id, at: SegmentHeader::BYTES as u64, length }
+        Self::over(source, header, SegmentHeader::BYTES as u64..length)
+    }
+
+    /// Over a part of the file, which begins with a block.
+    pub(super) fn over(source: &'a S, header: &SegmentHeader, part: Range<u64>) -> Self {
+        Self { source, segment: header.id, at: part.start, length: part.end }
     }
 
     /// The next step, or `None` at the end of the file.

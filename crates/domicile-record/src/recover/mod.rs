@@ -102,7 +102,7 @@ impl<'a, S: Source> Recovering<'a, S> {
         let segment = opening.open_file(file).await?;
         match segment.state {
             State::Complete | State::Recovered | State::Unfinished | State::Torn { .. } => {}
-            State::Retired | State::Corrupt { .. } => {
+            State::Retired | State::Unasked | State::Corrupt { .. } => {
                 return Err(segment.state.obstacle().unwrap_or_else(no_region_lane));
             }
         }
