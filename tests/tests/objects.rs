@@ -345,6 +345,30 @@ async fn an_object_is_read_as_a_file_is() {
     }
 }
 
+/// The copy at the end is enough to read a lane, and whoever looks at all looks at the beginning too.
+#[tokio::test]
+async fn a_damaged_beginning_is_noticed_behind_a_good_copy() {
+    let home = Home::of(&["acme"]).await;
+    let good = home.sealed(&["acme"]).await;
+    for octet in [0, 9, 20, 60, 100, 111] {
+        let mut bad = good.clone();
+        bad[octet] ^= 1;
+        let store = store_of(&bad).await;
+        let object = || objects(&store).open(&Path::from(NAME)).unwrap();
+        let selection = Selection::scopes(&[scope("acme")]);
+        let segment =
+            Segment::open_source(&home.domicile, object(), Purpose::Billing, selection).await.unwrap();
+        assert_eq!(restored(&segment), b"acme");
+        let expected = verify(&home.domicile, &bad[..], None).await.unwrap_err().code();
+        assert_eq!(
+            verify(&home.domicile, object(), None).await.unwrap_err().code(),
+            expected,
+            "octet {octet}"
+        );
+        assert_eq!(inspect(object()).unwrap_err().code(), expected, "octet {octet}");
+    }
+}
+
 #[tokio::test]
 async fn a_lane_without_an_end_of_its_own_is_not_read_alone() {
     let home = Home::of(&["acme", "globex"]).await;

@@ -124,8 +124,10 @@ impl<S: Source> Segment<S> {
     /// Verifies the segment as far as its lanes were selected and can be read.
     ///
     /// # Errors
-    /// [`InputFailed`](domicile::Code::InputFailed) when it cannot be read.
+    /// [`InputFailed`](domicile::Code::InputFailed) when it cannot be read; [`SegmentCorrupt`](domicile::Code::SegmentCorrupt)
+    /// and the like when it does not begin with the header under which it was opened.
     pub fn verify(&self) -> Result<Verification> {
+        self.file.check_beginning()?;
         let mut check = Check::new(self);
         let mut walker = Walker::new(&self.file.source, &self.file.header, self.file.length);
         let mut body = Vec::new();

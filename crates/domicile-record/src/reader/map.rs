@@ -170,12 +170,28 @@ impl<S: Source> SegmentFile<S> {
     /// Leaves the footer and walks, because what it said was not so.
     pub(crate) fn rewalk(&mut self) -> Result<&WalkedMap> {
         if let Map::Footer(_) = self.map {
+            if self.source.is_far() {
+                // What was read was the copy at the end.
+                self.header = read_header(&self.source)?.0;
+            }
             self.map = Map::Walked(walk(&self.source, &self.header, self.length)?);
         }
         match &self.map {
             Map::Walked(walked) => Ok(walked),
             Map::Footer(_) => Err(Error::new(Code::SegmentCorrupt, "the segment has no map")),
         }
+    }
+
+    /// Looks whether the file begins with the header that its end has a copy of: of what is far away, the copy alone was read.
+    pub(crate) fn check_beginning(&self) -> Result<()> {
+        if !self.source.is_far() || read_header(&self.source)?.0 == self.header {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::SegmentCorrupt,
+            "the segment begins with another header than its end has a copy of",
+        )
+        .at("byte 0"))
     }
 
     /// What a walk found, if there was one.
