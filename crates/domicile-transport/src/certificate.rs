@@ -68,8 +68,8 @@ impl Certificate {
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
             serial: hex(certificate.raw_serial()),
-            not_before: time(validity.not_before)?,
-            not_after: time(validity.not_after)?,
+            not_before: time(validity.not_before),
+            not_after: time(validity.not_after),
             is_authority: basic.is_some_and(|basic| basic.value.ca),
             uris,
             dns_names,
@@ -129,13 +129,13 @@ impl RevocationList {
         let list = parsed_list(der)?;
         let revoked = list
             .iter_revoked_certificates()
-            .map(|entry| Ok((hex(entry.raw_serial()), time(entry.revocation_date)?)))
-            .collect::<Result<_>>()?;
+            .map(|entry| (hex(entry.raw_serial()), time(entry.revocation_date)))
+            .collect();
         Ok(Self {
             issuer: list.issuer().to_string(),
             number: list.crl_number().and_then(|number| u64::try_from(number).ok()),
-            this_update: time(list.last_update())?,
-            next_update: list.next_update().map(time).transpose()?,
+            this_update: time(list.last_update()),
+            next_update: list.next_update().map(time),
             revoked,
         })
     }
@@ -174,8 +174,12 @@ pub(crate) fn fingerprint(der: &CertificateDer<'_>) -> String {
     hex(&Sha256::digest(der.as_ref()))
 }
 
-fn time(time: ASN1Time) -> Result<Time> {
-    Time::from_micros(time.timestamp().saturating_mul(1_000_000))
+/// A time as everything else here has it. What has no end is written 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5), which is
+/// a day past our calendar: it is the calendar's end.
+fn time(time: ASN1Time) -> Time {
+    let seconds = time.timestamp();
+    let bound = if seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    Time::from_micros(seconds.saturating_mul(1_000_000)).unwrap_or(bound.into())
 }
 
 pub(crate) fn hex(octets: &[u8]) -> String {
@@ -189,6 +193,14 @@ pub(crate) fn hex(octets: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_end_ends_with_the_calendar() {
+        let no_end = ASN1Time::from_timestamp(253_402_300_799).unwrap();
+        assert_eq!(no_end.to_datetime().year(), 9999);
+        assert!(time(no_end) > "9999-12-01T00:00:00Z".parse().unwrap());
+        assert_eq!(time(ASN1Time::from_timestamp(1_795_509_000).unwrap()).micros(), 1_795_509_000_000_000);
+    }
 
     #[test]
     fn what_is_no_certificate_is_told() {

@@ -208,7 +208,8 @@ impl Transport {
     }
 
     /// To be called every few seconds while connections are open: ends those whose certificates ran out, and
-    /// [reloads](Self::reload) if a file is another than the one that was read. Looks at files and reads none otherwise.
+    /// [reloads](Self::reload) if a file is another than the one that was read. Looks at files and reads none otherwise; it
+    /// blocks as long as that takes, so that a task calls it where it may block.
     ///
     /// # Errors
     /// As [`reload`](Self::reload); everything goes on as before then.
