@@ -29,6 +29,9 @@ const KEPT_UP_EVERY: Duration = Duration::from_secs(5);
 /// How often old uploads are looked for.
 const TIDIED_EVERY: Duration = Duration::from_hours(1);
 
+/// How long it may take to make durable what was cut.
+const ENDED_AFTER_MAX: Duration = Duration::from_secs(10);
+
 /// What is read of a connection before somebody takes it: headers fit in, and what does not is refused.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
@@ -114,10 +117,14 @@ impl Server {
         if timeout(drain_max, all_ended.recv()).await.is_err() {
             tracing::warn!(seconds = drain_max.as_secs(), "what still goes on is cut; what came of it stays");
         }
-        landing.end().await;
+        if timeout(ENDED_AFTER_MAX, landing.end()).await.is_err() {
+            tracing::warn!("a segment is still examined; it is examined again after the next start");
+        }
         // Whoever was cut is told where to go on, if that can be said at once.
         let _ = timeout(Duration::from_secs(1), all_ended.recv()).await;
         upkeep.abort();
+        // It ends as it was told, and lets go of the directory.
+        let _ = upkeep.await;
         Ok(())
     }
 }
