@@ -41,6 +41,10 @@ struct Row {
     sqlite_records_per_s: f64,
     ratio: f64,
     ratio_spread: [f64; 2],
+    /// Without the thread that seals beside.
+    alone_records_per_s: f64,
+    ratio_to_alone: f64,
+    ratio_to_alone_spread: [f64; 2],
     ratio_to_sqlite: f64,
     ratio_to_sqlite_spread: [f64; 2],
     commit_p50_ms: f64,
@@ -69,12 +73,21 @@ pub(crate) fn run(arguments: &[String]) {
         let (mut ratios, mut plains, mut recorders, mut waits) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut to_sqlite, mut sqlites) = (Vec::new(), Vec::new());
+        let (mut to_alone, mut alones) = (Vec::new(), Vec::new());
         let mut overhead = 0.0;
         for _ in 0..rounds {
             let directory = tempfile::tempdir_in("target/bench").unwrap();
             let plain = plain(&records, interval, directory.path());
             let sqlite = runtime.block_on(sqlite(&records, interval, directory.path()));
-            let (recorded, octets, waited) = recorded(&records, interval, directory.path(), &place, &runtime);
+            let run = |name: &str, threads| {
+                let directory = directory.path().join(name);
+                std::fs::create_dir(&directory).unwrap();
+                recorded(&records, interval, &directory, &place, &runtime, threads)
+            };
+            let (alone, _, _) = run("alone", 0);
+            let (recorded, octets, waited) = run("pool", 1);
+            to_alone.push(alone.as_secs_f64() / recorded.as_secs_f64());
+            alones.push(count as f64 / alone.as_secs_f64());
             overhead = (octets as f64 - records.as_bytes().len() as f64) / count as f64;
             ratios.push(plain.as_secs_f64() / recorded.as_secs_f64());
             to_sqlite.push(sqlite.as_secs_f64() / recorded.as_secs_f64());
@@ -86,6 +99,7 @@ pub(crate) fn run(arguments: &[String]) {
         waits.sort_unstable();
         let ([least, ratio, most], [sqlite_least, ratio_to_sqlite, sqlite_most]) =
             (spread(ratios), spread(to_sqlite));
+        let [alone_least, ratio_to_alone, alone_most] = spread(to_alone);
         let at = |per_mille: usize| {
             let index = waits.len().saturating_sub(1) * per_mille / 1_000;
             waits.get(index).map_or(0.0, |wait: &Duration| wait.as_secs_f64() * 1e3)
@@ -97,6 +111,9 @@ pub(crate) fn run(arguments: &[String]) {
             sqlite_records_per_s: median(&sqlites),
             ratio,
             ratio_spread: [least, most],
+            alone_records_per_s: median(&alones),
+            ratio_to_alone,
+            ratio_to_alone_spread: [alone_least, alone_most],
             ratio_to_sqlite,
             ratio_to_sqlite_spread: [sqlite_least, sqlite_most],
             commit_p50_ms: at(500),
@@ -105,13 +122,17 @@ pub(crate) fn run(arguments: &[String]) {
             overhead_bytes_per_record: overhead,
         };
         println!(
-            "{:>6.0} ms  plain {:>10.0} records/s  recorder {:>10.0}  ratio {:.2} ({:.2} to {:.2})  sqlite {:>9.0} records/s  ratio {:.1} ({:.1} to {:.1})  commit p50 {:.1} p99 {:.1} p99.9 {:.1} ms  {:.2} octets a record",
+            "{:>6.0} ms  plain {:>10.0} records/s  recorder {:>10.0}  ratio {:.2} ({:.2} to {:.2})  sealing on its thread {:>10.0}  ratio {:.2} ({:.2} to {:.2})  sqlite {:>9.0} records/s  ratio {:.1} ({:.1} to {:.1})  commit p50 {:.1} p99 {:.1} p99.9 {:.1} ms  {:.2} octets a record",
             row.interval_ms,
             row.plain_records_per_s,
             row.recorder_records_per_s,
             row.ratio,
             row.ratio_spread[0],
             row.ratio_spread[1],
+            row.alone_records_per_s,
+            row.ratio_to_alone,
+            row.ratio_to_alone_spread[0],
+            row.ratio_to_alone_spread[1],
             row.sqlite_records_per_s,
             row.ratio_to_sqlite,
             row.ratio_to_sqlite_spread[0],
@@ -195,8 +216,10 @@ fn recorded(
     directory: &Path,
     place: &Place,
     runtime: &tokio::runtime::Runtime,
+    sealing_threads: usize,
 ) -> (Duration, u64, Vec<Duration>) {
     let mut options = RecorderOptions::default();
+    options.sealing_threads = sealing_threads;
     options.commit_interval = interval;
     options.commit_bytes = u64::MAX;
     options.segment_bytes = u64::MAX;

@@ -11,7 +11,7 @@ use domicile::danger::SeededRandom;
 use domicile::engine::{Engine, Suite};
 use domicile::random::Randomness;
 use domicile_record::format::LaneNo;
-use domicile_record::{SegmentWriter, Stamp, WriterOptions};
+use domicile_record::{SealingPool, SegmentWriter, Stamp, WriterOptions};
 use domicile_samples::{Records, records_of_about_300_bytes};
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
@@ -79,6 +79,12 @@ pub(crate) fn run(arguments: &[String]) {
     {
         return idle_child(lanes.parse().unwrap(), &runtime);
     }
+    if arguments == ["threads"] {
+        let records = records_of_about_300_bytes(FULL.records);
+        let place = runtime.block_on(Place::new(Engine::Ring));
+        two_threads(&records, &place, &runtime, FULL.rounds);
+        return;
+    }
     let quick = arguments.first().is_some_and(|first| first == "--quick");
     let mut size = if quick { QUICK } else { FULL };
     match &arguments[usize::from(quick)..] {
@@ -87,7 +93,7 @@ pub(crate) fn run(arguments: &[String]) {
             size.scopes = scopes.parse().unwrap();
         }
         _ => {
-            eprintln!("usage: scripts/bench lanes [--quick] [SCOPES, at least 4096]");
+            eprintln!("usage: scripts/bench lanes [--quick] [SCOPES, at least 4096] | lanes threads");
             std::process::exit(2);
         }
     }
@@ -121,15 +127,7 @@ pub(crate) fn run(arguments: &[String]) {
     cases.push(many(name, &records, order, size.scopes, &place, &runtime, None));
     rows.extend(measure(cases, size.rounds, ideal::IDEAL_WRITE));
 
-    let two = "two ideals, two threads";
-    rows.extend(measure(
-        vec![
-            two_ideals(two, &records, engine),
-            two_writers("two segments, two threads", &records, &place, &runtime),
-        ],
-        size.rounds,
-        two,
-    ));
+    rows.extend(two_threads(&records, &place, &runtime, size.rounds));
 
     let idle_lane_bytes = idle(size.idle);
     println!("an idle lane takes {idle_lane_bytes:.0} octets: {} of one scope, resident", size.idle);
@@ -146,6 +144,24 @@ pub(crate) fn run(arguments: &[String]) {
     std::fs::create_dir_all("target/bench").unwrap();
     std::fs::write("target/bench/lanes.json", serde_json::to_string_pretty(&results).unwrap()).unwrap();
     println!("written to target/bench/lanes.json");
+}
+
+/// What a second thread adds: with a writer of its own, and sealing for the first.
+fn two_threads(records: &Records, place: &Place, runtime: &Runtime, rounds: usize) -> Vec<Row> {
+    let two = "two ideals, two threads";
+    let cases = vec![
+        two_ideals(two, records, Engine::Ring),
+        two_writers("two segments, two threads", records, place, runtime),
+        one_writer("one segment, one thread", records, place, runtime, None),
+        one_writer(
+            "one segment, one thread that seals beside",
+            records,
+            place,
+            runtime,
+            Some(SealingPool::new(1).unwrap()),
+        ),
+    ];
+    measure(cases, rounds, two)
 }
 
 /// Runs these in turns, and prints them as they compare with the one of this name.
@@ -281,6 +297,27 @@ fn two_writers<'a>(name: &str, records: &'a Records, place: &'a Place, runtime: 
                 let (sink, summary) = runtime.block_on(writer.finish()).unwrap();
                 (seen + summary.bytes, produced + sink.0)
             })
+        })
+    })
+}
+
+/// One segment of all records, whose blocks are sealed by whoever appends, or by a pool.
+fn one_writer<'a>(
+    name: &str,
+    records: &'a Records,
+    place: &'a Place,
+    runtime: &'a Runtime,
+    pool: Option<SealingPool>,
+) -> Case<'a> {
+    case(name, records, move || {
+        Box::new(move || {
+            let options = WriterOptions { pool: pool.clone(), ..WriterOptions::default() };
+            let (mut writer, lane) = runtime.block_on(place.writer_with(Counter::default(), options));
+            for record in records.iter() {
+                writer.append(lane, record, Stamp::default()).unwrap();
+            }
+            let (sink, summary) = runtime.block_on(writer.finish()).unwrap();
+            (summary.bytes, sink.0)
         })
     })
 }

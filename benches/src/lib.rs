@@ -1,6 +1,6 @@
 //! Floor, ideal, this library and its peers over the same records, interleaved in one run; with `keys`, the key
 //! hierarchy; with `commit`, the commit path; with `lanes`, many lanes and several writers; with `compaction`, what a busy
-//! recorder leaves, before and behind compaction.
+//! recorder leaves, before and behind compaction; with `tls`, connections.
 //!
 //! Ratios are the result; absolute figures are notes. What each case does stands with it; all of them
 //! move the same records, and say so: a case that saw other octets fails the run. The peers are in a package of their own,
@@ -28,6 +28,7 @@ mod records;
 mod rounds;
 mod segment;
 mod table;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -83,6 +84,7 @@ pub fn run(peers: Peers) {
             "compaction" => return compaction::run(rest),
             "records" => return records::run(rest),
             "read" => return files::run(rest),
+            "tls" => return tls::run(rest),
             peak::CHILD => return peak_of(rest, peers),
             _ => {}
         }
@@ -94,7 +96,7 @@ pub fn run(peers: Peers) {
         [engine] if Engine::available().iter().any(|known| known.as_str() == engine) => engine,
         _ => {
             eprintln!(
-                "usage: scripts/bench [keys|commit|lanes|compaction|records|read] [--quick] [ENGINE | SECTION]"
+                "usage: scripts/bench [keys|commit|lanes|compaction|records|read|tls] [--quick] [ENGINE | SECTION]"
             );
             std::process::exit(2);
         }

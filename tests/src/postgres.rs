@@ -17,6 +17,8 @@ pub const OWNER: &str = "owner";
 pub struct Server {
     directory: tempfile::TempDir,
     process: Option<Child>,
+    /// Where it listens beside its socket.
+    listen: String,
 }
 
 impl Server {
@@ -59,7 +61,7 @@ impl Server {
             // The server refuses to run as root.
             succeed(Command::new("chown").arg("nobody").arg(directory.path()));
         }
-        Self { directory, process: None }
+        Self { directory, process: None, listen: String::new() }
     }
 
     /// Where the cluster lies.
@@ -83,6 +85,17 @@ impl Server {
         command
     }
 
+    /// Starts it again, so that it listens at an address too, at PostgreSQL's usual port, with these lines more in its
+    /// configuration.
+    pub async fn listen(&mut self, address: &str, settings: &str) {
+        self.stop();
+        let path = self.data().join("postgresql.conf");
+        let configuration = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{configuration}\n{settings}")).unwrap();
+        address.clone_into(&mut self.listen);
+        self.start().await;
+    }
+
     /// Starts it again.
     pub async fn start(&mut self) {
         let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
@@ -92,7 +105,7 @@ impl Server {
             .arg(self.data())
             .arg("-k")
             .arg(self.directory.path())
-            .args(["-c", "listen_addresses="]);
+            .args(["-c", &format!("listen_addresses={}", self.listen)]);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
         let begun = Instant::now();

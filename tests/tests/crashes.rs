@@ -32,6 +32,7 @@ fn options() -> RecorderOptions {
     options.commit_interval = Duration::from_millis(1);
     options.writer.block_bytes = 2 << 10;
     options.segment_bytes = 40 << 10;
+    options.sealing_threads = 2;
     // What is retired has no keys any longer, whatever an older image of the disk says: compaction has a test of its own.
     options.compact = false;
     options

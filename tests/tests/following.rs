@@ -11,10 +11,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use domicile::{Code, Purpose};
+use domicile::{Code, Domicile, Purpose};
 use domicile_record::format::{BlockHeader, BlockKind, Contents, SegmentHeader};
-use domicile_record::{Follower, News, SegmentWriter, Selection, Source, Stamp, State, WriterOptions};
+use domicile_record::{
+    Follower, News, Recorder, RecorderOptions, SegmentWriter, Selection, Source, Stamp, State, WriterOptions,
+};
 use domicile_tests::program::{program, succeed};
 use domicile_tests::{Home, descriptor, region, scope};
 
@@ -191,6 +194,11 @@ impl Place {
     }
 }
 
+fn segments_in(directory: &Path) -> usize {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { segments_in(&path) } else { 1 }).sum()
+}
+
 fn segment_in(directory: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(directory).ok()?;
     entries.map(|entry| entry.unwrap().path()).find_map(|path| match path.is_dir() {
@@ -238,4 +246,71 @@ fn the_program_prints_what_another_one_records_until_it_ends_or_dies() {
             assert_eq!((exit.status.code(), rest.len()), (Some(0), 0), "{said}");
         }
     }
+}
+
+/// What a recorder does in a directory that the program follows: segments come one after another, a crash is recovered from, and
+/// what was rolled over is compacted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_follows_a_directory_over_roll_overs_and_a_crash() {
+    let place = Place::new();
+    let domicile = Domicile::open(place.0.path().join("domicile.toml")).await.unwrap();
+    let directory = place.0.path().join("out");
+    let recorder = |compact| {
+        let mut options = RecorderOptions::default();
+        (options.segment_bytes, options.compact) = (8 << 10, compact);
+        options.commit_interval = Duration::from_millis(5);
+        Recorder::with_options(&domicile, &directory, options)
+    };
+    // The first record stands there before anybody follows.
+    let mut recording = recorder(false).await.unwrap();
+    let mut lane = recording.scope(&scope("acme")).await.unwrap();
+    lane.append(domicile.now(), b"record 0\n").await.unwrap();
+    recording.commit().await.unwrap();
+    let mut following = place.following(&directory);
+    let mut printed = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut printed =
+        |number: usize| assert_eq!(printed.next().unwrap().unwrap(), format!("record {number}"));
+    printed(0);
+    for number in 1..180 {
+        if number == 90 {
+            assert!(segments_in(&directory) > 1, "one has followed another");
+            // A crash, and another recorder that finds what it left.
+            drop((lane, recording));
+            recording = recorder(true).await.unwrap();
+            recording.recovered().await;
+            lane = recording.scope(&scope("acme")).await.unwrap();
+        }
+        lane.append(domicile.now(), format!("record {number}\n").as_bytes()).await.unwrap();
+        recording.commit().await.unwrap();
+        if number % 50 == 0 {
+            // And falls idle, which says so of all of them.
+            (number - 49..=number).for_each(&mut printed);
+        }
+    }
+    recording.close().await.unwrap();
+    (151..180).for_each(&mut printed);
+    following.kill().unwrap();
+    let said = String::from_utf8(following.wait_with_output().unwrap().stderr).unwrap();
+    assert!(!said.contains("error["), "{said}");
+}
+
+#[tokio::test]
+async fn a_follower_goes_on_in_the_file_that_a_recovery_made() {
+    let home = Home::of(&["acme"]).await;
+    let (bytes, blocks) = committed(&home).await;
+    let cut = &bytes[..blocks[blocks.len() / 2].0];
+    let mut before = Follower::new(&home.domicile, cut, Purpose::Support, Selection::all()).await.unwrap();
+    let (mut records, ended) = news(&mut before).await;
+    assert_eq!(ended, None);
+    let path = home.directory.path().join("cut.dseg");
+    std::fs::write(&path, cut).unwrap();
+    domicile_record::recover(&home.domicile, &path).await.unwrap();
+    let after = Follower::new(&home.domicile, File::open(&path).unwrap(), Purpose::Support, Selection::all());
+    let mut after = after.await.unwrap().passing(before.position());
+    let (more, ended) = news(&mut after).await;
+    assert_eq!(ended, Some(State::Recovered));
+    assert!(!records.is_empty() && !more.is_empty());
+    records.extend(more);
+    let expected: Vec<_> = (0..records.len()).map(|number| format!("record {number}")).collect();
+    assert_eq!(records, expected);
 }

@@ -743,7 +743,7 @@ pub(crate) struct Open {
     /// Octets of a record that is alone in its lane, such as a recording, from 0, B not included; either may be left out
     #[arg(long, value_name = "A..B", value_parser = records, conflicts_with_all = ["from", "to", "records"])]
     pub(crate) bytes: Option<std::ops::Range<u64>>,
-    /// Follow one segment that is still written: records as they become durable, until it ends
+    /// Follow one segment that is still written, until it ends, or a directory, until this is ended: records as they become durable
     #[arg(long, conflicts_with_all = ["from", "to", "records", "bytes", "output"])]
     pub(crate) follow: bool,
     /// Where to write; otherwise standard output

@@ -12,7 +12,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, AuditCommand, CertCommand, Command, HomeCommand, KeyCommand, PostCommand, StoreCommand};
+use arguments::{
+    Arguments, AuditCommand, CertCommand, Command, HomeCommand, KeyCommand, PostCommand, StoreCommand,
+};
 use report::Report;
 
 fn main() -> ExitCode {

@@ -33,7 +33,7 @@ pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
 pub use reader::{
     BlockOrder, Blocks, Erasable, Follower, LongRecord, News, Restored, Segment, SegmentLane, Selection,
-    Source, State, claims_to_replace, erase, header_of, replaced_among, replaced_by,
+    Source, State, claims_to_replace, erase, header_of, is_finished, replaced_among, replaced_by,
 };
 pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
 pub use recover::{Cut, Recovering, Recovery, recover};
@@ -44,4 +44,4 @@ pub use sealed_record::{
 pub use settle::settle;
 pub use verify::{FINDINGS_MAX, Finding, LaneVerification, Verification, verify};
 pub use why::{Explanation, Obstacle, ScopeExplanation, why};
-pub use writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
+pub use writer::{SealingPool, SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};

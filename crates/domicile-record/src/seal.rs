@@ -1,5 +1,7 @@
 //! Sealing the blocks of one lane: bytes in, bytes out, no files.
 
+use std::sync::Arc;
+
 use domicile::engine::{ContentKey, Engine, NONCE_BYTES, Nonce, TAG_BYTES};
 use domicile::keyring::{DataKey, WrappedKey};
 use domicile::post::PostSeal;
@@ -13,18 +15,27 @@ use crate::lane_key;
 
 /// Seals the blocks of one lane, in order, once.
 ///
-/// It is not `Clone` and cannot be resumed; after an error or at a limit it is spent. Nonces are drawn from
-/// the operating system by the caller, one for each block: no two blocks of a lane share one, whatever is
-/// forked, restored or crashes, because nothing here is counted to make them.
+/// It is not `Clone` and cannot be resumed. A place in the lane is spent when it is given out, whether or not a block comes to
+/// stand there: whoever fails in between writes nothing more. Nonces are drawn from the operating system by the caller, one
+/// for each block: no two blocks of a lane share one, whatever is forked, restored or crashes, because nothing here is counted
+/// to make them.
 #[derive(Debug)]
 pub(crate) struct LaneSealer {
-    key: ContentKey,
+    key: Arc<ContentKey>,
     segment: SegmentId,
     lane: LaneNo,
     next_sequence: u32,
     bytes: u64,
     limits: Limits,
-    spent: bool,
+}
+
+/// One block's place, its nonce, and the key of its lane: what it takes to seal it, once, on whichever thread.
+#[derive(Debug)]
+pub(crate) struct BlockSealer {
+    key: Arc<ContentKey>,
+    segment: SegmentId,
+    header: BlockHeader,
+    nonce: Nonce,
 }
 
 /// What a lane-open block binds: for the running hash.
@@ -54,17 +65,19 @@ impl LaneSealer {
         let (key, commitment) = lane_key::derive(data_key, engine, descriptor.suite, header, lane, &encoded)?;
         let (wrapped, post) = keep(&encoded, &commitment)?;
         let payload = LaneOpen { descriptor, commitment, wrapped, post }.encode().map_err(misfit)?;
-        let mut sealer =
-            Self { key, segment: header.id, lane, next_sequence: 0, bytes: 0, limits, spent: false };
+        let key = Arc::new(key);
+        let mut sealer = Self { key, segment: header.id, lane, next_sequence: 0, bytes: 0, limits };
         let mut block = BlockBuffer::of(&payload);
-        sealer.finish_block(BlockKind::LaneOpen, BlockFlags::default(), ordinal, None, &mut block)?;
+        let opening = sealer.next_header(BlockKind::LaneOpen, BlockFlags::default(), ordinal, None)?;
+        finish_block(opening, &header.id, None, &mut block)?;
+        sealer.wrote(block.block().len())?;
         Ok((sealer, Opening { block, descriptor: encoded, commitment }))
     }
 
     /// Seals a block in place and completes it with header, tag and padding. Returns the tag.
     ///
     /// # Errors
-    /// [`SegmentLimit`](Code::SegmentLimit) at a limit; whatever the engine says. The sealer is spent then.
+    /// [`SegmentLimit`](Code::SegmentLimit) at a limit; whatever the engine says.
     pub(crate) fn seal(
         &mut self,
         kind: BlockKind,
@@ -73,8 +86,36 @@ impl LaneSealer {
         nonce: Nonce,
         block: &mut BlockBuffer,
     ) -> Result<[u8; TAG_BYTES]> {
-        let tag = self.finish_block(kind, flags, ordinal, Some(nonce), block)?;
-        tag.ok_or_else(|| Error::new(Code::WriterFailed, "a block was not sealed"))
+        let tag = self.next_block(kind, flags, ordinal, nonce)?.seal(block)?;
+        self.wrote(block.block().len())?;
+        Ok(tag)
+    }
+
+    /// Gives a block its place; it is counted once it [was sealed](Self::wrote).
+    ///
+    /// # Errors
+    /// [`SegmentLimit`](Code::SegmentLimit) where the lane has all its blocks.
+    pub(crate) fn next_block(
+        &mut self,
+        kind: BlockKind,
+        flags: BlockFlags,
+        ordinal: u64,
+        nonce: Nonce,
+    ) -> Result<BlockSealer> {
+        let header = self.next_header(kind, flags, ordinal, Some(&nonce))?;
+        Ok(BlockSealer { key: self.key.clone(), segment: self.segment, header, nonce })
+    }
+
+    /// Counts the octets of a block, header and padding among them.
+    ///
+    /// # Errors
+    /// [`SegmentLimit`](Code::SegmentLimit) when the lane has more octets than it may have: the block must not be written.
+    pub(crate) fn wrote(&mut self, block_bytes: usize) -> Result<()> {
+        self.bytes += block_bytes as u64;
+        if self.bytes > self.limits.lane_bytes {
+            return Err(self.limit("this lane has all the octets that a lane may have"));
+        }
+        Ok(())
     }
 
     /// The place in the lane of the next block.
@@ -89,54 +130,65 @@ impl LaneSealer {
             && bytes <= self.limits.lane_bytes
     }
 
-    fn finish_block(
+    fn next_header(
         &mut self,
         kind: BlockKind,
         flags: BlockFlags,
         ordinal: u64,
-        nonce: Option<Nonce>,
-        block: &mut BlockBuffer,
-    ) -> Result<Option<[u8; TAG_BYTES]>> {
-        if self.spent {
-            return Err(Error::new(Code::WriterFailed, "this lane failed before"));
-        }
-        // Spent until proven otherwise: an early return below leaves a lane that takes nothing more.
-        self.spent = true;
-        let payload_bytes = block.payload_bytes();
-        let limit = |what: &str| {
-            Err(Error::new(Code::SegmentLimit, what.to_owned())
-                .at(format!("lane {}", self.lane))
-                .rule("a lane has at most 2^24 blocks and 64 GiB"))
-        };
+        nonce: Option<&Nonce>,
+    ) -> Result<BlockHeader> {
         if self.next_sequence >= self.limits.lane_blocks {
-            return limit("this lane has all the blocks that a lane may have");
+            return Err(self.limit("this lane has all the blocks that a lane may have"));
         }
-        let Ok(length) = u32::try_from(payload_bytes) else { return limit("this block is too long") };
-        let header = BlockHeader {
-            kind,
-            flags,
-            lane: self.lane,
-            sequence: self.next_sequence,
-            ordinal,
-            length,
-            nonce: nonce.as_ref().map_or([0; NONCE_BYTES], |nonce| *nonce.as_bytes()),
-        };
-        if self.bytes + header.block_bytes() > self.limits.lane_bytes {
-            return limit("this lane has all the octets that a lane may have");
-        }
-        let encoded = header.encode(&self.segment);
-        let (head, payload) = block.header_and_payload();
-        head.copy_from_slice(&encoded);
-        let tag = nonce.map(|nonce| self.key.seal(nonce, &encoded, payload)).transpose()?;
-        if let Some(tag) = &tag {
-            block.append(tag);
-        }
-        block.append_zeros(header.body_bytes() - header.sealed_bytes());
+        let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.bytes += header.block_bytes();
-        self.spent = false;
-        Ok(tag)
+        let nonce = nonce.map_or([0; NONCE_BYTES], |nonce| *nonce.as_bytes());
+        Ok(BlockHeader { kind, flags, lane: self.lane, sequence, ordinal, length: 0, nonce })
     }
+
+    #[cold]
+    fn limit(&self, what: &str) -> Error {
+        Error::new(Code::SegmentLimit, what.to_owned())
+            .at(format!("lane {}", self.lane))
+            .rule("a lane has at most 2^24 blocks and 64 GiB")
+    }
+}
+
+impl BlockSealer {
+    /// The block's place in its lane.
+    pub(crate) fn sequence(&self) -> u32 {
+        self.header.sequence
+    }
+
+    /// Seals the block in place and completes it with header, tag and padding. Returns the tag.
+    ///
+    /// # Errors
+    /// [`SegmentLimit`](Code::SegmentLimit) for one that is too long; whatever the engine says.
+    pub(crate) fn seal(self, block: &mut BlockBuffer) -> Result<[u8; TAG_BYTES]> {
+        let tag = finish_block(self.header, &self.segment, Some((&self.key, self.nonce)), block)?;
+        tag.ok_or_else(|| Error::new(Code::WriterFailed, "a block was not sealed"))
+    }
+}
+
+/// Completes a block with its header and padding and, where it is sealed, its tag.
+fn finish_block(
+    header: BlockHeader,
+    segment: &SegmentId,
+    key: Option<(&ContentKey, Nonce)>,
+    block: &mut BlockBuffer,
+) -> Result<Option<[u8; TAG_BYTES]>> {
+    let length = u32::try_from(block.payload_bytes())
+        .map_err(|_| Error::new(Code::SegmentLimit, "a block is longer than a block may be"))?;
+    let header = BlockHeader { length, ..header };
+    let encoded = header.encode(segment);
+    let (head, payload) = block.header_and_payload();
+    head.copy_from_slice(&encoded);
+    let tag = key.map(|(key, nonce)| key.seal(nonce, &encoded, payload)).transpose()?;
+    if let Some(tag) = &tag {
+        block.append(tag);
+    }
+    block.append_zeros(header.body_bytes() - header.sealed_bytes());
+    Ok(tag)
 }
 
 #[cfg(test)]
@@ -145,4 +197,5 @@ mod tests {
     use static_assertions::assert_not_impl_any;
 
     assert_not_impl_any!(LaneSealer: Clone);
+    assert_not_impl_any!(BlockSealer: Clone);
 }

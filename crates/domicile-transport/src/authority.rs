@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
-use crate::certificate::{Certificate, RevocationList};
+use crate::certificate::{Certificate, RevocationList, hex};
 use crate::{Identity, files};
 
 /// How long before now a new certificate holds: clocks differ.
@@ -108,7 +108,10 @@ impl Authority {
         Identity::new(trust_domain, region.clone(), "authority")?;
         let files = AuthorityFiles::of(directory, region);
         let key = new_key()?;
-        let mut params = params(subject(region), now, valid)?;
+        // A list is found by the name of its authority: two of one region, the old and the new, have two names.
+        let mut mark = [0; 4];
+        OsRandom.fill(&mut mark)?;
+        let mut params = params(format!("{} {}", subject(region), hex(&mark)), now, valid)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
@@ -148,7 +151,8 @@ impl Authority {
             [uri] => uri.strip_prefix("spiffe://").unwrap_or_default().to_owned(),
             _ => String::new(),
         };
-        let is_ours = certificate.is_authority && certificate.subject == format!("CN={}", subject(region));
+        let is_ours =
+            certificate.is_authority && certificate.subject.starts_with(&format!("CN={} ", subject(region)));
         if !is_ours || Identity::new(&trust_domain, region.clone(), "authority").is_err() {
             return Err(invalid(&format!("this is no authority of {region}"))
                 .advise("authorities are made with `domicile cert authority`"));
@@ -208,7 +212,9 @@ impl Authority {
         }
         let file = |kind: &str| directory.join(format!("{}.{}.{kind}", self.region, issue.service));
         let (certificate_path, key_path) = (file("pem"), file("key"));
-        let mut params = params(issue.service.to_owned(), now, issue.valid)?;
+        // A common name has at most 64 characters (RFC 5280, ub-common-name), and nobody here looks at it.
+        let name = issue.service.get(..64).unwrap_or(issue.service);
+        let mut params = params(name.to_owned(), now, issue.valid)?;
         let end = offset(self.certificate.not_after);
         params.not_after = params.not_after.min(end);
         params.is_ca = IsCa::ExplicitNoCa;
@@ -312,7 +318,7 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// The name that an authority of a region goes by.
+/// How the name of an authority of a region begins; eight digits of its own follow.
 fn subject(region: &Region) -> String {
     format!("Domicile authority of {region}")
 }

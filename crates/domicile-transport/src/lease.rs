@@ -54,6 +54,7 @@ pub(crate) struct Terms {
 }
 
 /// Which direction of a connection waits.
+#[cfg(feature = "tokio")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Direction {
     Reading,
@@ -165,6 +166,7 @@ impl Lease {
     }
 
     /// Whom to wake when the connection ends while it waits. It is to be [checked](Self::check) after that.
+    #[cfg(feature = "tokio")]
     pub(crate) fn wakes(&self, direction: Direction, waker: &Waker) {
         let mut wakers = lock(&self.wakers);
         let [reading, writing] = &mut *wakers;

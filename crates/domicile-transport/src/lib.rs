@@ -44,7 +44,7 @@ pub use pem::{Piece, read_pem};
 pub use postgres::{PostgresConnector, PostgresHandshake};
 pub use provider::Provider;
 pub use settings::{Authorities, Settings};
-pub use stream::{Blocking, PlacedStream, Socket, error_of};
+pub use stream::{Blocking, PlacedStream, ReadHalf, Socket, error_of};
 #[cfg(feature = "tokio")]
 pub use tasks::Tasks;
 pub use transport::{Acceptor, Builder, Connector, Reloaded, Target, Transport};

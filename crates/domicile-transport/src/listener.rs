@@ -46,7 +46,9 @@ impl Acceptor {
                             match placed {
                                 // Nobody takes it any longer when the listener is gone: then it is cut.
                                 Ok(stream) => drop(sender.send(stream).await),
-                                Err(error) => tracing::debug!(code = %error.code(), %error, "no connection came of it"),
+                                Err(error) => {
+                                    tracing::debug!(code = %error.code(), %error, "no connection came of it");
+                                }
                             }
                         });
                     }

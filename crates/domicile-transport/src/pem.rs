@@ -46,7 +46,9 @@ pub fn read_pem(path: &Path) -> Result<Vec<Piece>> {
                 let list = CertificateRevocationListDer::from(der.as_slice());
                 Piece::RevocationList(RevocationList::read(&list).map_err(at)?)
             }
-            SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => Piece::PrivateKey,
+            SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
+                Piece::PrivateKey
+            }
             _ => Piece::Other,
         });
     }

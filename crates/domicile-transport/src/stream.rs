@@ -291,10 +291,20 @@ impl<T: Socket> PlacedStream<Blocking<T>> {
     ///
     /// # Errors
     /// [`ConnectionFailed`](Code::ConnectionFailed) when that could not be said: the other end will take it for a cut.
-    pub fn close(mut self) -> Result<()> {
+    pub fn close(self) -> Result<()> {
+        self.finish().map(drop)
+    }
+
+    /// Says properly that nothing more is written, and gives back the half that is still read.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close); [`ConnectionEnded`](Code::ConnectionEnded) where the connection may not go on.
+    pub fn finish(mut self) -> Result<ReadHalf<T>> {
+        self.lease.check()?;
         self.inner.connection.send_close_notify();
         let closed = self.inner.write_all_tls().and_then(|()| self.inner.socket.finish());
-        closed.map_err(|error| explained(error, "the connection could not be closed properly"))
+        closed.map_err(|error| explained(error, "the connection could not be closed properly"))?;
+        Ok(ReadHalf(self))
     }
 
     /// What an error of the socket means, now that it is known whether the connection was ended.
@@ -326,6 +336,16 @@ impl<T: Socket> Write for PlacedStream<Blocking<T>> {
         self.lease.check().map_err(carried)?;
         let flushed = self.inner.write_all_tls().and_then(|()| self.inner.socket.flush());
         self.told(flushed)
+    }
+}
+
+/// The half of a [`PlacedStream`] that is read, after the other one was [finished](PlacedStream::finish).
+#[derive(Debug)]
+pub struct ReadHalf<T: Socket>(PlacedStream<Blocking<T>>);
+
+impl<T: Socket> Read for ReadHalf<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
     }
 }
 

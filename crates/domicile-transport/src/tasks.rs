@@ -86,7 +86,8 @@ impl Connector {
         let slot = self.transport.admit()?;
         let (check, config) = self.begin(target)?;
         let tls = TlsConnector::from(Arc::new(config));
-        let shake = async { tls.connect(target.server_name(), socket).into_fallible().await.map(TlsStream::from) };
+        let shake =
+            async { tls.connect(target.server_name(), socket).into_fallible().await.map(TlsStream::from) };
         placed(&self.transport, &check, End::Server, slot, address, shake).await
     }
 }
@@ -159,7 +160,8 @@ where
             }
         }
     };
-    let (tls, lease) = outcome.inspect_err(|error| observe::shook_hands(role, error.code().as_str(), "", ""))?;
+    let (tls, lease) =
+        outcome.inspect_err(|error| observe::shook_hands(role, error.code().as_str(), "", ""))?;
     let peer = lease.peer();
     observe::shook_hands(role, "ok", peer.region().as_str(), peer.key_exchange());
     tracing::debug!(peer = %peer.identity(), key_exchange = peer.key_exchange(), role, "a connection is placed");
@@ -233,7 +235,11 @@ impl<T> PlacedStream<Tasks<T>> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for PlacedStream<Tasks<T>> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.may_go_on()?;
         let polled = Pin::new(&mut this.inner.tls).poll_read(context, buffer);

@@ -20,7 +20,7 @@ use crate::observe;
 use crate::peer::{Facts, Peer};
 use crate::provider::{ClockTime, Provider, provider};
 use crate::settings::Settings;
-use crate::trust::{Approved, End, Expected, Trust};
+use crate::trust::{Approved, End, Expected, Stamp, Trust};
 
 /// A host with its identity and what it knows of others. Cheap to clone.
 ///
@@ -190,6 +190,7 @@ impl Transport {
     fn read_again(&self) -> Result<Reloaded> {
         let _alone = self.inner.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.trust();
+        let stamp = Stamp::of(&before.settings.config);
         let settings = Settings::from_config(&Config::read(&before.settings.config)?)?;
         if settings.here != before.settings.here {
             return Err(Error::new(
@@ -200,7 +201,7 @@ impl Transport {
             .advise("start anew: a process does not move"));
         }
         let now = self.inner.clock.now();
-        let trust = Arc::new(Trust::read(settings, Arc::clone(&before.provider), now)?);
+        let trust = Arc::new(Trust::read(settings, stamp, Arc::clone(&before.provider), now)?);
         *self.inner.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&trust);
         // Whoever shook hands by the old ones meanwhile looks once more when it is registered.
         Ok(Reloaded { ended: self.inner.registry.judge_again(&trust, now) })
@@ -306,7 +307,8 @@ impl Builder {
     /// # Errors
     /// As [`Transport::open`]; [`OutputFailed`](Code::OutputFailed) where keys are to be logged and cannot be.
     pub fn build(self) -> Result<Transport> {
-        let trust = Trust::read(self.settings, provider(), self.clock.now())?;
+        let stamp = Stamp::of(&self.settings.config);
+        let trust = Trust::read(self.settings, stamp, provider(), self.clock.now())?;
         let key_log: Arc<dyn KeyLog> = match &self.key_log {
             None => Arc::new(NoKeyLog),
             Some(path) => Arc::new(KeyFile::create(path)?),
@@ -407,6 +409,133 @@ impl KeyLog for KeyFile {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = file.write_all(line.as_bytes()) {
             tracing::warn!(%error, "the log of keys could not be written");
+        }
+    }
+}
+
+#[cfg(feature = "authority")]
+#[cfg(test)]
+mod tests {
+    //! The second look: a session that rustls resumed, though nothing here lets it, is refused after the handshake.
+
+    use super::*;
+    use crate::authority::{Authority, Issue};
+    use rustls::{ClientConnection, HandshakeKind, ServerConnection};
+
+    fn host(directory: &Path) -> Transport {
+        let (region, now) = ("eu".parse().unwrap(), SystemClock.now());
+        let hour = Duration::from_hours(1);
+        let authority =
+            Authority::create(directory, &region, Settings::TRUST_DOMAIN, hour, hour, now).unwrap();
+        let issue = Issue { service: "x", dns_names: &["x.example".to_owned()], valid: hour, replace: false };
+        authority.issue(directory, &issue, now).unwrap();
+        let key = "ed25519:3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+        let text = format!(
+            "here = \"eu\"\nstore = \"sqlite://s\"\n[regions.eu]\njurisdiction = \"EU\"\nsigning_key = \"{key}\"\n[transport]\ncertificate = \"eu.x.pem\"\nkey = \"eu.x.key\"\n[transport.regions.eu]\nanchors = [\"eu.authority.pem\"]\ncrls = [\"eu.authority.crl\"]\n"
+        );
+        Transport::open(&Config::parse(&text, &directory.join("domicile.toml")).unwrap()).unwrap()
+    }
+
+    fn meet(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> (ClientConnection, ServerConnection) {
+        let name = ServerName::try_from("x.example").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        // Until neither has more to say, tickets among it.
+        while client.wants_write() || server.wants_write() {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).unwrap();
+            }
+            let mut flight = flight.as_slice();
+            while !flight.is_empty() {
+                server.read_tls(&mut flight).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            let mut flight = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut flight).unwrap();
+            }
+            let mut flight = flight.as_slice();
+            while !flight.is_empty() {
+                client.read_tls(&mut flight).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        (client, server)
+    }
+
+    #[test]
+    fn what_resumed_all_the_same_is_refused_by_the_second_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path());
+        let exchange = Exchange::from_anywhere("records");
+        let (client_check, mut client) =
+            host.connector(exchange.clone()).begin(&Target::named("x.example").unwrap()).unwrap();
+        let (server_check, mut server) = host.acceptor(exchange).begin().unwrap();
+        // As it would be, were either end set up by hand and wrongly.
+        client.resumption = Resumption::in_memory_sessions(4);
+        server.session_storage = rustls::server::ServerSessionMemoryCache::new(4);
+        (server.send_tls13_tickets, server.max_tls13_tickets) = (2, 2);
+        let (client, server) = (Arc::new(client), Arc::new(server));
+        let (here, there) = meet(&client, &server);
+        assert_eq!(there.handshake_kind(), Some(HandshakeKind::Full));
+        client_check.second_look(&here).unwrap();
+        server_check.second_look(&there).unwrap();
+        let (here, there) = meet(&client, &server);
+        assert_eq!(there.handshake_kind(), Some(HandshakeKind::Resumed));
+        let ends: [(_, &CommonState); 2] = [(&client_check, &here), (&server_check, &there)];
+        for (check, connection) in ends {
+            let refused = check.second_look(connection).unwrap_err();
+            assert_eq!(refused.code(), Code::PeerUnverified);
+            assert!(refused.what().contains("resumed"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_judged_or_is_another_is_refused_by_the_second_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path());
+        let exchange = Exchange::from_anywhere("records");
+        let target = Target::named("x.example").unwrap();
+        let (_, client) = host.connector(exchange.clone()).begin(&target).unwrap();
+        let (good, server) = host.acceptor(exchange.clone()).begin().unwrap();
+        let (_, there) = meet(&Arc::new(client), &Arc::new(server));
+        good.second_look(&there).unwrap();
+        // A check that rustls never asked.
+        let (never, _) = host.acceptor(exchange.clone()).begin().unwrap();
+        assert!(never.second_look(&there).unwrap_err().what().contains("was not judged"));
+        // One that was asked of another certificate.
+        let issue = Issue {
+            service: "x",
+            dns_names: &["x.example".to_owned()],
+            valid: Duration::from_hours(1),
+            replace: true,
+        };
+        let authority = Authority::open(directory.path(), &"eu".parse().unwrap()).unwrap();
+        authority.issue(directory.path(), &issue, SystemClock.now()).unwrap();
+        let other = Transport::builder(host.trust().settings.clone()).build().unwrap();
+        let (_, client) = other.connector(exchange).begin(&target).unwrap();
+        let (_, server) = host.acceptor(Exchange::from_anywhere("records")).begin().unwrap();
+        let (_, replaced) = meet(&Arc::new(client), &Arc::new(server));
+        assert!(good.second_look(&replaced).unwrap_err().what().contains("is not the one that was judged"));
+    }
+
+    #[test]
+    fn secrets_show_nothing_of_themselves() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = host(directory.path());
+        let authority = Authority::open(directory.path(), &"eu".parse().unwrap()).unwrap();
+        let keys =
+            ["eu.x.key", "eu.authority.key"].map(|file| std::fs::read(directory.path().join(file)).unwrap());
+        let shown = format!("{host:?}{authority:?}");
+        for key in keys {
+            use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+            let der = PrivateKeyDer::from_pem_slice(&key).unwrap();
+            let octets = der.secret_der();
+            // The scalar of a P-256 key in PKCS#8 begins at its 36th octet.
+            let scalar = octets.get(36..68).unwrap();
+            assert!(!shown.contains(&crate::certificate::hex(scalar)));
+            assert!(!shown.contains(&format!("{scalar:?}").trim_matches(['[', ']']).to_owned()));
         }
     }
 }

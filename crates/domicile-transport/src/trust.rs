@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ struct RegionTrust {
 
 /// By what a file is known to have changed: where it lies, how long it is, and when it was written or renamed.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp(PathBuf, Option<(u64, u64, u64, i64, i64, i64, i64)>);
+pub(crate) struct Stamp(PathBuf, Option<(u64, u64, u64, i64, i64, i64, i64)>);
 
 /// Which end of a connection is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,9 +87,16 @@ pub(crate) struct Refusal {
 
 impl Trust {
     /// Reads every file that the settings name.
-    pub(crate) fn read(settings: Settings, provider: Arc<CryptoProvider>, now: Time) -> Result<Self> {
+    ///
+    /// `config` is the stamp of the configuration from before it was read.
+    pub(crate) fn read(
+        settings: Settings,
+        config: Stamp,
+        provider: Arc<CryptoProvider>,
+        now: Time,
+    ) -> Result<Self> {
         // Taken before anything is read: what changes meanwhile is found to have changed.
-        let stamps = stamps(&settings);
+        let stamps = stamps(&settings, config);
         let at = settings.certificate.display().to_string();
         let chain = files::chain(&files::read(&settings.certificate)?, &settings.certificate)?;
         let leaf = chain.first().map(Certificate::read);
@@ -126,7 +133,7 @@ impl Trust {
 
     /// Whether a file is another than the one that was read.
     pub(crate) fn is_outdated(&self) -> bool {
-        stamps(&self.settings) != self.stamps
+        stamps(&self.settings, Stamp::of(&self.settings.config)) != self.stamps
     }
 
     pub(crate) fn processing(&self) -> &Processing {
@@ -372,10 +379,8 @@ pub(crate) fn unix(time: Time) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_micros(u64::try_from(time.micros()).unwrap_or_default()))
 }
 
-fn stamps(settings: &Settings) -> Vec<Stamp> {
-    let of_regions = settings.regions.values().flat_map(|region| region.anchors.iter().chain(&region.crls));
-    let own = [&settings.config, &settings.certificate, &settings.key];
-    let stamp = |path: &PathBuf| {
+impl Stamp {
+    pub(crate) fn of(path: &Path) -> Self {
         let of = std::fs::metadata(path).ok().map(|file| {
             (
                 file.dev(),
@@ -387,7 +392,12 @@ fn stamps(settings: &Settings) -> Vec<Stamp> {
                 file.ctime_nsec(),
             )
         });
-        Stamp(path.clone(), of)
-    };
-    own.into_iter().chain(of_regions).map(stamp).collect()
+        Self(path.to_owned(), of)
+    }
+}
+
+fn stamps(settings: &Settings, config: Stamp) -> Vec<Stamp> {
+    let of_regions = settings.regions.values().flat_map(|region| region.anchors.iter().chain(&region.crls));
+    let files = [&settings.certificate, &settings.key].into_iter().chain(of_regions);
+    std::iter::once(config).chain(files.map(|path| Stamp::of(path))).collect()
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use domicile::engine::Suite;
 use domicile::{Code, Domicile, Period, Purpose, Scope, Time};
 use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, LaneNo, Limits};
 use domicile_record::framing::Framing;
 use domicile_record::{
-    Recovering, Segment, SegmentSummary, SegmentWriter, Selection, Sink, Stamp, State, WriterOptions,
-    inspect, verify, why,
+    Recovering, SealingPool, Segment, SegmentSummary, SegmentWriter, Selection, Sink, Stamp, State,
+    WriterOptions, inspect, verify, why,
 };
 
 use crate::octets::Octets;
@@ -133,6 +134,12 @@ struct History<'a> {
     crashed: bool,
 }
 
+/// Two threads for all histories.
+fn pool() -> SealingPool {
+    static POOL: OnceLock<SealingPool> = OnceLock::new();
+    POOL.get_or_init(|| SealingPool::new(2).unwrap()).clone()
+}
+
 /// A range that is asked for, in numbers of records or in times.
 #[derive(Debug, Clone)]
 enum Asked {
@@ -147,6 +154,7 @@ impl<'a> History<'a> {
             open_bytes_max: input.pick(&OPEN_BYTES_MAX),
             limits: input.pick(&LIMITS),
             suite: input.pick(&Suite::ALL),
+            pool: input.pick(&[false, true]).then(pool),
             ..WriterOptions::default()
         };
         let next_arrival = Some(input.pick(&FIRST_ARRIVALS));

@@ -55,8 +55,12 @@ struct IssuedJson {
 pub(crate) fn issue(issue: &CertIssue, report: &Report) -> Result<()> {
     let authority = Authority::open(issue.authority.as_ref().unwrap_or(&issue.output), &issue.region)?;
     output::make(&issue.output)?;
-    let what =
-        Issue { service: &issue.service, dns_names: &issue.dns, valid: days(issue.days), replace: issue.force };
+    let what = Issue {
+        service: &issue.service,
+        dns_names: &issue.dns,
+        valid: days(issue.days),
+        replace: issue.force,
+    };
     let issued = authority.issue(&issue.output, &what, SystemClock.now())?;
     let json = IssuedJson {
         identity: issued.identity.to_string(),
@@ -107,7 +111,8 @@ fn holder(path: &Path) -> Result<Certificate> {
         _ => None,
     });
     first.ok_or_else(|| {
-        Error::new(Code::CertificateInvalid, "there is no certificate in this file").at(path.display().to_string())
+        Error::new(Code::CertificateInvalid, "there is no certificate in this file")
+            .at(path.display().to_string())
     })
 }
 
@@ -153,7 +158,9 @@ pub(crate) fn show(show: &CertShow, report: &Report) -> Result<()> {
             let (json, text) = match piece {
                 Piece::Certificate(certificate) => shown(&file, certificate),
                 Piece::RevocationList(list) => shown_list(&file, list),
-                Piece::PrivateKey => (PieceJson::PrivateKey { file: &file }, format!("{file}: a private key")),
+                Piece::PrivateKey => {
+                    (PieceJson::PrivateKey { file: &file }, format!("{file}: a private key"))
+                }
                 _ => (PieceJson::Other { file: &file }, format!("{file}: something else")),
             };
             report.print(&json, || text)?;
@@ -184,14 +191,16 @@ fn shown<'a>(file: &'a str, certificate: &'a Certificate) -> (PieceJson<'a>, Str
         (Ok(identity), false) => format!("{file}: {identity}\n  region:      {}", identity.region()),
         (Err(error), false) => format!("{file}: {}\n  no place:    {}", certificate.subject, error.what()),
     };
-    let mut line = |label: &str, value: &str| text.push_str(&format!("\n  {:<12} {value}", format!("{label}:")));
+    let mut line =
+        |label: &str, value: &str| text.push_str(&format!("\n  {:<12} {value}", format!("{label}:")));
     if certificate.is_authority {
         line("vouches", &certificate.uris.join(", "));
     }
     if !certificate.dns_names.is_empty() {
         line("names", &certificate.dns_names.join(", "));
     }
-    let holds = format!("{} to {}{}", certificate.not_before, certificate.not_after, state(SystemClock.now()));
+    let holds =
+        format!("{} to {}{}", certificate.not_before, certificate.not_after, state(SystemClock.now()));
     line("holds", &holds);
     line("issuer", &certificate.issuer);
     if !certificate.is_authority {

@@ -1,4 +1,7 @@
-//! `domicile open --follow`: records of a segment that is still written, as they become durable.
+//! `domicile open --follow`: records of a segment that is still written, or of all segments of a directory, as they become
+//! durable.
+
+mod directory;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use domicile::{Class, Code, Error, Request, Result};
-use domicile_record::{Follower, News, Selection, State};
+use domicile_record::{Follower, News, SegmentLane, Selection, State};
 
 use crate::arguments::Common;
 use crate::input;
@@ -27,15 +30,14 @@ pub(crate) async fn run(
     report: &Report,
 ) -> Result<()> {
     let path = match files {
-        [file] if file != "-" && Path::new(file).is_file() => Path::new(file),
-        _ => {
-            return Err(Error::new(Code::ArgumentInvalid, "what is followed is one file").advise(
-                "a recorder's newest segment is the one under DIR/REGION/DAY whose state is `unfinished`",
-            ));
-        }
+        [file] if file != "-" => Path::new(file),
+        _ => return Err(Error::new(Code::ArgumentInvalid, "what is followed is one file, or one directory")),
     };
     let at_path = |error: Error| error.at(path.display().to_string());
     let domicile = input::domicile(common, report).await?;
+    if path.is_dir() {
+        return directory::run(domicile, path, request, selection, report).await;
+    }
     let file = File::open(path).map_err(|source| {
         at_path(Error::new(Code::InputFailed, "the input cannot be read").because(source))
     })?;
@@ -64,15 +66,7 @@ pub(crate) async fn run(
             None => tokio::time::sleep(PAUSE).await,
         }
     };
-    for lane in follower.lanes() {
-        let Some(obstacle) = lane.obstacle() else { continue };
-        match obstacle.class() {
-            Class::Erased if !names_lanes => {
-                report.warn(&format!("{}: lane {} of {} was erased", path.display(), lane.lane, lane.scope));
-            }
-            _ => report.fail(&at_path(obstacle.again())),
-        }
-    }
+    say_obstacles(follower.lanes(), path, names_lanes, report);
     if let Some(error) = state.obstacle() {
         report.fail(&at_path(error));
     }
@@ -84,4 +78,22 @@ pub(crate) async fn run(
         state.as_str(),
     ));
     Ok(())
+}
+
+/// Says which lanes could not be read. One that was erased is no failure, unless it was asked for by name.
+fn say_obstacles<'a>(
+    lanes: impl IntoIterator<Item = &'a SegmentLane>,
+    path: &Path,
+    names_lanes: bool,
+    report: &Report,
+) {
+    for lane in lanes {
+        let Some(obstacle) = lane.obstacle() else { continue };
+        match obstacle.class() {
+            Class::Erased if !names_lanes => {
+                report.warn(&format!("{}: lane {} of {} was erased", path.display(), lane.lane, lane.scope));
+            }
+            _ => report.fail(&obstacle.again().at(path.display().to_string())),
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub struct Follower<S> {
     looked: Way,
     /// How far blocks were given.
     given: Way,
+    /// Blocks with a lower ordinal are passed by: somebody has them.
+    passed: u64,
     /// Blocks with a lower ordinal were on disk.
     durable: u64,
     ended: Option<State>,
@@ -113,10 +115,24 @@ impl<S: Source> Follower<S> {
             lanes: BTreeMap::new(),
             looked: begin,
             given: begin,
+            passed: 0,
             durable: 0,
             ended: None,
             body: Vec::new(),
         })
+    }
+
+    /// Goes on where another follower of the same segment [was](Self::position): behind a recovery, say, which gives the segment
+    /// another file, and each of its blocks the same ordinal. What lies before is verified, and not given.
+    #[must_use]
+    pub fn passing(self, position: u64) -> Self {
+        Self { passed: position, ..self }
+    }
+
+    /// How far it is: the ordinal of the next block.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.given.ordinal.max(self.passed)
     }
 
     /// The segment's header.
@@ -143,7 +159,9 @@ impl<S: Source> Follower<S> {
             if self.given.ordinal >= self.durable {
                 return Ok(self.ended.clone().map_or(News::Nothing, News::Ended));
             }
-            if let Some((lane, block)) = self.give().await? {
+            if let Some((lane, block)) = self.give().await?
+                && self.given.ordinal > self.passed
+            {
                 return Ok(News::Block(lane, block));
             }
         }

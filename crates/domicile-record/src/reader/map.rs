@@ -366,6 +366,14 @@ pub fn header_of<S: Source>(source: S) -> Result<SegmentHeader> {
     read_header(&source).map(|(header, _)| header)
 }
 
+/// Whether a segment has its footer, and that is whole: nobody writes it any longer. No key is needed, and nothing is vouched for.
+///
+/// # Errors
+/// As [`header_of`].
+pub fn is_finished<S: Source>(source: S) -> Result<bool> {
+    SegmentFile::open(source)?.has_whole_footer()
+}
+
 fn read_header<S: Source>(source: &S) -> Result<(SegmentHeader, u64)> {
     let length = source.length().map_err(|source| unreadable(0, source))?;
     let mut bytes = [0; SegmentHeader::BYTES];

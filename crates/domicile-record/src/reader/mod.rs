@@ -33,7 +33,7 @@ pub(crate) use walk::{Step, Walker};
 pub use erase::{Erasable, erase};
 pub use follow::{Follower, News};
 pub use long::LongRecord;
-pub use map::header_of;
+pub use map::{header_of, is_finished};
 pub use parallel::BlockOrder;
 pub use replaced::{claims_to_replace, replaced_among, replaced_by};
 pub use restore::Restored;

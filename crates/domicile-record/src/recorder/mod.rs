@@ -26,7 +26,7 @@ use crate::disk::{Disk, DiskFile, LocalDisk, made_place, make_directory_on};
 use crate::format::{Commit, SegmentHeader};
 use crate::framing::Framing;
 use crate::recover::Recovery;
-use crate::writer::{SegmentSummary, WriterOptions};
+use crate::writer::{SealingPool, SegmentSummary, WriterOptions};
 use group::{End, Group, Progress};
 use keys::Ask;
 use memory::Room;
@@ -52,6 +52,9 @@ pub struct RecorderOptions {
     /// Segments of a region that are written at once, each with a lock and a share of the scopes: as many callers as there are
     /// seal at the same time. 1.
     pub shards: usize,
+    /// Threads that seal full blocks beside the callers', for all shards together; 0 has callers seal. As many as there are cores
+    /// beside two, for a caller and for the disk, at most 4. Where [`writer`](Self::writer) has a pool already, that one is used.
+    pub sealing_threads: usize,
     /// Octets of memory that its segments may take together: blocks that are filled, lanes whether busy or idle, places of blocks
     /// and indexes. Where it is nearly used up, the largest segment is followed by another; where it is, callers wait until that
     /// one is ended. An eighth of what this host or its control group has, at most 1 GiB.
@@ -73,6 +76,8 @@ impl Default for RecorderOptions {
             segment_age: Duration::from_secs(15 * 60),
             segment_lanes: 1 << 16,
             shards: 1,
+            sealing_threads: std::thread::available_parallelism()
+                .map_or(0, |cores| cores.get().saturating_sub(2).min(4)),
             memory_bytes: memory::default_bytes(),
             event_window: EventWindow::default(),
             compact: true,
@@ -202,9 +207,12 @@ impl Recorder {
     pub fn on_disk(
         domicile: &Domicile,
         directory: &Path,
-        options: RecorderOptions,
+        mut options: RecorderOptions,
         disk: Arc<dyn Disk>,
     ) -> Result<Self> {
+        if options.writer.pool.is_none() && options.sealing_threads > 0 {
+            options.writer.pool = Some(SealingPool::new(options.sealing_threads)?);
+        }
         let base = Base {
             domicile: domicile.clone(),
             directory: directory.to_owned(),

@@ -1,18 +1,17 @@
-//! One lane while it is written: its sealer, the block that is being filled, its totals and index.
-
-use std::fmt;
+//! One lane while it is written: its sealer, its totals and index.
 
 use domicile::engine::Nonce;
 use domicile::keyring::Lease;
 use domicile::{Code, Error, Period, Result};
 
 use super::index::IndexBuilder;
+use super::open_block::{BLOCK_REMAINDER_BYTES, OpenBlock};
 use super::output::{Output, Sink};
+use super::sealing::{Sealed, Unsealed};
 use crate::block_buffer::BlockBuffer;
-use crate::compression::Packer;
 use crate::format::{
-    Arrivals, BlockFlags, BlockHeader, BlockKind, Compression, Contents, DataSummary, DirectoryEntry,
-    LaneEnd, LaneKey, LaneNo, Section, TimeSpan,
+    BlockFlags, BlockHeader, BlockKind, Compression, Contents, DirectoryEntry, LaneEnd, LaneKey, LaneNo,
+    Section,
 };
 use crate::running_hash::end_hash;
 use crate::seal::LaneSealer;
@@ -69,6 +68,8 @@ pub(super) struct Lane {
     /// Blocks that are full and wait to be sealed, and octets of their payloads.
     pub(super) waiting_blocks: u32,
     pub(super) waiting_bytes: usize,
+    /// It stands among those that have something in their open block.
+    pub(super) is_filling: bool,
     /// The last block that was sealed ends inside a record.
     pub(super) inside_record: bool,
     /// How far the long record is.
@@ -94,138 +95,6 @@ pub(super) struct Totals {
     pub(super) records: u64,
     pub(super) bytes: u64,
 }
-
-/// The block that is being filled: room for a header, the records back to back, and their arrays.
-#[derive(Default)]
-pub(super) struct OpenBlock {
-    pub(super) buffer: BlockBuffer,
-    pub(super) ends: Vec<u32>,
-    times: Vec<i64>,
-    arrivals: Vec<i64>,
-    /// Octets of payload that the block takes before it has to grow, or to be sealed.
-    payload_bytes: usize,
-    /// One more than the octets of payload that are left; 0 for a block that takes nothing yet.
-    room: usize,
-}
-
-impl OpenBlock {
-    /// Octets of records.
-    #[inline]
-    pub(super) fn record_bytes(&self) -> usize {
-        self.buffer.payload_bytes()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// Octets of payload that the block takes.
-    pub(super) fn payload_bytes(&self) -> usize {
-        self.payload_bytes
-    }
-
-    /// Whether a record fits that takes so many octets of payload.
-    #[inline]
-    pub(super) fn fits(&self, cost: usize) -> bool {
-        cost < self.room
-    }
-
-    /// Makes the block take a payload of so many octets, what stands in it included: with the memory of one that was
-    /// given back, or new. Returns how many octets of memory it took for that.
-    pub(super) fn make_room(&mut self, spare: &mut SpareBlocks, payload_bytes: usize) -> usize {
-        if payload_bytes <= self.payload_bytes {
-            return 0;
-        }
-        let before = self.buffer.memory();
-        let needed = payload_bytes + BLOCK_REMAINDER_BYTES;
-        if !self.buffer.has_memory() {
-            *self = spare.take(needed).unwrap_or_default();
-        }
-        if !self.buffer.has_memory() || self.buffer.room() < needed {
-            let mut larger = BlockBuffer::with_room(needed);
-            larger.append(self.buffer.payload());
-            self.buffer = larger;
-        }
-        self.room = self.room.max(1) + (payload_bytes - self.payload_bytes);
-        self.payload_bytes = payload_bytes;
-        self.buffer.memory() - before
-    }
-
-    /// Ends a record whose octets stand in the buffer and that takes so many octets of payload.
-    #[inline]
-    pub(super) fn end_record(&mut self, stamp: Stamp, cost: usize) {
-        self.room -= cost.min(self.room);
-        // A block's records are at most 16 MiB.
-        self.ends.push(u32::try_from(self.record_bytes()).unwrap_or(u32::MAX));
-        if let Some(time) = stamp.time {
-            self.times.push(time);
-        }
-        if let Some(arrival) = stamp.arrival {
-            self.arrivals.push(arrival);
-        }
-    }
-
-    /// Empties the block, keeping its memory.
-    fn clear(&mut self) {
-        self.buffer.clear();
-        self.ends.clear();
-        self.times.clear();
-        self.arrivals.clear();
-        (self.payload_bytes, self.room) = (0, 0);
-    }
-
-    /// Octets of memory.
-    fn memory(&self) -> usize {
-        let arrays = self.times.capacity() + self.arrivals.capacity();
-        self.buffer.memory() + 4 * self.ends.capacity() + 8 * arrays
-    }
-}
-
-impl fmt::Debug for OpenBlock {
-    /// Shows how much there is, and nothing of it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenBlock")
-            .field("records", &self.ends.len())
-            .field("record_bytes", &self.record_bytes())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Memory of blocks that were sealed, for the next ones.
-#[derive(Debug, Default)]
-pub(super) struct SpareBlocks {
-    blocks: Vec<OpenBlock>,
-    bytes: usize,
-}
-
-impl SpareBlocks {
-    /// What is kept at most: 64 blocks of 64 KiB.
-    const BYTES_MAX: usize = 4 << 20;
-
-    /// Octets of memory.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The memory of a block with so much room; one that is much larger would be wasted on it.
-    fn take(&mut self, room: usize) -> Option<OpenBlock> {
-        let block = self.blocks.pop()?;
-        self.bytes -= block.memory().min(self.bytes);
-        let found = block.buffer.room();
-        (found >= room && found / 2 <= room).then_some(block)
-    }
-
-    pub(super) fn give(&mut self, block: OpenBlock) {
-        let memory = block.memory();
-        if self.bytes.saturating_add(memory) <= Self::BYTES_MAX {
-            self.bytes += memory;
-            self.blocks.push(block);
-        }
-    }
-}
-
-/// What a block has beside its records and their arrays: paddings, tail and tag.
-const BLOCK_REMAINDER_BYTES: usize = 128;
 
 /// A block that is full, and waits for the others of its pass.
 #[derive(Debug)]
@@ -293,34 +162,19 @@ impl Lane {
         FullBlock { lane, block, continues, sealed_at }
     }
 
-    /// Seals a block that waited and writes it; gives its memory back.
-    pub(super) fn seal_data<S: Sink>(
+    /// Gives a block that waited its place in the lane and, with its ordinal, in the file.
+    pub(super) fn place(
         &mut self,
-        output: &mut Output<S>,
-        packer: &mut Packer,
         full: FullBlock,
+        ordinal: u64,
         nonce: Nonce,
         now: i64,
-    ) -> Result<OpenBlock> {
-        let FullBlock { mut block, continues, sealed_at, .. } = full;
+    ) -> Result<Unsealed> {
+        let FullBlock { lane, block, continues, sealed_at } = full;
         self.waiting_blocks -= 1;
-        self.waiting_bytes -= self.cost(0) * block.ends.len() + block.record_bytes();
         // A piece is not a record of its own, and its number is the record's.
         let whole_records =
             if self.contents.long_record { u64::from(!continues) } else { block.ends.len() as u64 };
-        let (arrivals, lowest_arrival) = arrivals_of(&block.arrivals);
-        let spans = block.times.iter().copied().map(TimeSpan::at);
-        let summary = DataSummary {
-            // At most 16 MiB of offsets, so less than 2^24 records.
-            count: u32::try_from(block.ends.len()).unwrap_or(u32::MAX),
-            first_record: self.totals.records,
-            has_times: self.contents.event_times,
-            span: spans.reduce(TimeSpan::with).unwrap_or(TimeSpan::at(sealed_at.unwrap_or(now))),
-            arrivals,
-        };
-        let record_bytes = block.record_bytes() as u64;
-        let (payload, start) = block.buffer.parts();
-        summary.complete(payload, start, &block.ends, &block.times, &block.arrivals);
         let mut flags = BlockFlags::sealed();
         if self.inside_record {
             flags.must |= BlockFlags::CONTINUED;
@@ -328,21 +182,36 @@ impl Lane {
         if continues {
             flags.must |= BlockFlags::CONTINUES;
         }
-        let sequence = self.sealer.next_sequence();
-        let mut packed = match self.compression {
-            Compression::None => None,
-            _ => Some(packer.compress(block.buffer.payload())?),
-        };
-        let buffer = packed.as_mut().unwrap_or(&mut block.buffer);
-        let tag = self.sealer.seal(BlockKind::Data, flags, output.ordinal(), nonce, buffer)?;
-        self.offsets.push(output.write_sealed(buffer.block(), &tag)?);
-        self.index.add(sequence, summary.first_record, whole_records, lowest_arrival, summary.span);
+        let first_record = self.totals.records;
         self.totals.data_blocks += 1;
         self.totals.records += whole_records;
-        self.totals.bytes += record_bytes;
+        self.totals.bytes += block.record_bytes() as u64;
         self.inside_record = continues;
-        block.clear();
-        Ok(block)
+        Ok(Unsealed {
+            lane,
+            sealer: self.sealer.next_block(BlockKind::Data, flags, ordinal, nonce)?,
+            payload_bytes: self.cost(0) * block.ends.len() + block.record_bytes(),
+            block,
+            compression: self.compression,
+            first_record,
+            whole_records,
+            has_times: self.contents.event_times,
+            sealed_at: sealed_at.unwrap_or(now),
+        })
+    }
+
+    /// Writes a block that was sealed; gives its memory back.
+    pub(super) fn write_data<S: Sink>(
+        &mut self,
+        output: &mut Output<S>,
+        sealed: Sealed,
+    ) -> Result<OpenBlock> {
+        self.waiting_bytes -= sealed.payload_bytes;
+        self.sealer.wrote(sealed.bytes().len())?;
+        self.offsets.push(output.write_sealed(sealed.bytes(), &sealed.tag)?);
+        let Sealed { sequence, first_record, whole_records, lowest_arrival, span, .. } = sealed;
+        self.index.add(sequence, first_record, whole_records, lowest_arrival, span);
+        Ok(sealed.emptied())
     }
 
     /// Seals the postamble, if there is one, and the lane's end; nothing comes behind that.
@@ -391,59 +260,5 @@ impl Lane {
         let tag = self.sealer.seal(kind, BlockFlags::sealed(), output.ordinal(), nonce, &mut block)?;
         self.offsets.push(output.write_sealed(block.block(), &tag)?);
         Ok((block, tag))
-    }
-}
-
-/// How a block keeps its arrival numbers: not at all while they count up, so that a file sealed into one
-/// lane pays nothing for its order.
-fn arrivals_of(arrivals: &[i64]) -> (Arrivals, i64) {
-    let Some(first) = arrivals.first() else { return (Arrivals::None, 0) };
-    if arrivals.windows(2).all(|pair| matches!(pair, [left, right] if left.checked_add(1) == Some(*right))) {
-        (Arrivals::From(*first), *first)
-    } else {
-        (Arrivals::Each, arrivals.iter().copied().min().unwrap_or(*first))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_block_grows_and_keeps_what_stands_in_it() {
-        let (mut block, mut spare) = (OpenBlock::default(), SpareBlocks::default());
-        assert!(!block.fits(0));
-        let mut memory = block.make_room(&mut spare, 100);
-        assert!(memory >= 100 && block.fits(100) && !block.fits(101));
-        block.buffer.append(b"one");
-        block.end_record(Stamp::default(), 7);
-        assert!(block.fits(93) && !block.fits(94));
-        memory += block.make_room(&mut spare, 1000);
-        assert!(block.fits(993) && !block.fits(994));
-        assert_eq!((block.buffer.payload(), &block.ends[..]), (&b"one"[..], &[3][..]));
-        assert_eq!(memory, block.buffer.memory());
-        assert_eq!(block.make_room(&mut spare, 500), 0);
-    }
-
-    #[test]
-    fn memory_of_sealed_blocks_is_kept_within_a_bound_and_given_to_blocks_of_its_size() {
-        let mut spare = SpareBlocks::default();
-        let emptied = |payload_bytes| {
-            let mut block = OpenBlock::default();
-            block.make_room(&mut SpareBlocks::default(), payload_bytes);
-            block.clear();
-            block
-        };
-        spare.give(emptied(SpareBlocks::BYTES_MAX));
-        assert_eq!(spare.bytes, 0, "too large to be kept");
-        for _ in 0..100 {
-            spare.give(emptied(64 << 10));
-        }
-        assert!(spare.bytes <= SpareBlocks::BYTES_MAX && spare.blocks.len() > 50);
-        assert!(spare.take(64 << 10).is_some());
-        assert!(spare.take(4 << 10).is_none(), "far too much");
-        assert!(spare.take(128 << 10).is_none(), "too little");
-        while spare.take(64 << 10).is_some() {}
-        assert_eq!(spare.bytes, 0);
     }
 }

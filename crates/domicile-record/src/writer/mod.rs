@@ -2,7 +2,9 @@
 
 mod index;
 mod lane;
+mod open_block;
 mod output;
+mod sealing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use domicile::{
 
 pub use lane::Stamp;
 pub use output::Sink;
+pub use sealing::SealingPool;
 
 use crate::compression::Packer;
 use crate::format::{
@@ -28,8 +31,10 @@ use crate::lane_key;
 use crate::region_end::RegionEnd;
 use crate::seal::LaneSealer;
 use index::IndexBuilder;
-use lane::{FullBlock, Lane, LongRecord, OpenBlock, SpareBlocks, Totals};
+use lane::{FullBlock, Lane, LongRecord, Totals};
+use open_block::{OpenBlock, SpareBlocks};
 use output::Output;
+use sealing::UnderWay;
 
 /// How a segment is written.
 #[derive(Debug, Clone)]
@@ -45,6 +50,8 @@ pub struct WriterOptions {
     pub compression: Compression,
     /// Where writing stops; never beyond the format's own limits.
     pub limits: Limits,
+    /// Threads that seal full blocks beside the one that appends. None: that one seals.
+    pub pool: Option<SealingPool>,
 }
 
 impl WriterOptions {
@@ -60,6 +67,7 @@ impl Default for WriterOptions {
             open_bytes_max: 32 << 20,
             compression: Compression::None,
             limits: Limits::FORMAT,
+            pool: None,
         }
     }
 }
@@ -78,8 +86,13 @@ pub struct SegmentWriter<S: Sink> {
     lanes: Vec<Lane>,
     /// Octets of memory of open blocks; full ones are not counted.
     open_bytes: usize,
-    /// Blocks that are sealed in the next pass.
+    /// Lanes that have something in their open block; some of them have nothing any longer.
+    filling: Vec<u32>,
+    /// Blocks that are sealed in the next pass, and octets of their records.
     full: Vec<FullBlock>,
+    full_bytes: usize,
+    /// Blocks that the pool seals.
+    under_way: UnderWay,
     spare: SpareBlocks,
     packer: Packer,
     /// When what is sealed from now on was sealed first, where that was before.
@@ -246,7 +259,10 @@ impl<S: Sink> SegmentWriter<S> {
             options,
             lanes: Vec::new(),
             open_bytes: 0,
+            filling: Vec::new(),
             full: Vec::with_capacity(PASS_BLOCKS),
+            full_bytes: 0,
+            under_way: UnderWay::default(),
             spare: SpareBlocks::default(),
             packer: Packer::default(),
             sealed_at: None,
@@ -355,6 +371,9 @@ impl<S: Sink> SegmentWriter<S> {
             slot.check_lease()?;
             slot.long = LongRecord::Begun(stamp);
             self.open_bytes += slot.open.make_room(&mut self.spare, block_bytes);
+            if !std::mem::replace(&mut slot.is_filling, true) {
+                self.filling.push(lane.0);
+            }
             let free = block_bytes - slot.open.record_bytes();
             let (now, later) = piece.split_at_checked(free).unwrap_or((piece, &[]));
             slot.open.buffer.append(now);
@@ -425,7 +444,7 @@ impl<S: Sink> SegmentWriter<S> {
         let index = self.index_of(lane)?;
         self.guarded(|writer| {
             writer.queue_what_is_open(index)?;
-            writer.seal_pass()?;
+            writer.seal_what_waits()?;
             let nonces = Nonces::draw(&**writer.hand.randomness(), 2)?;
             let Some(slot) = writer.lanes.get_mut(index) else { return Err(no_such_lane(lane)) };
             slot.end(&mut writer.output, nonces)
@@ -485,7 +504,7 @@ impl<S: Sink> SegmentWriter<S> {
         const LANE: u64 = (size_of::<Lane>() + 256) as u64;
         /// An offset, and an entry of an index for each few blocks.
         const BLOCK: u64 = 8 + 4;
-        let blocks = self.open_bytes as u64 + self.spare.bytes() as u64;
+        let blocks = (self.open_bytes + self.under_way.bytes() + self.spare.bytes()) as u64;
         blocks + LANE * self.lanes.len() as u64 + BLOCK * self.output.ordinal()
     }
 
@@ -555,6 +574,8 @@ impl<S: Sink> SegmentWriter<S> {
             (descriptor.contents, descriptor.period, descriptor.compression);
         crate::compression::check(compression)?;
         self.guarded(|writer| {
+            // Blocks that have their ordinals come first.
+            writer.write_sealed(true)?;
             let header = &writer.header;
             let (ordinal, engine, limits) = (writer.output.ordinal(), writer.engine, writer.options.limits);
             let (sealer, opening) = match (&writer.hand, leaf) {
@@ -613,6 +634,7 @@ impl<S: Sink> SegmentWriter<S> {
                 totals: Totals::default(),
                 index: IndexBuilder::default(),
                 open: OpenBlock::default(),
+                is_filling: false,
                 inside_record: false,
                 ended: None,
             };
@@ -680,6 +702,9 @@ impl<S: Sink> SegmentWriter<S> {
         }
         if let Some(slot) = self.lanes.get_mut(index) {
             self.open_bytes += slot.open.make_room(&mut self.spare, payload_bytes);
+            if !std::mem::replace(&mut slot.is_filling, true) {
+                self.filling.push(lane.0);
+            }
         }
         Ok(())
     }
@@ -707,7 +732,7 @@ impl<S: Sink> SegmentWriter<S> {
 
     /// Room for another block, and behind it for the ends of all lanes.
     fn check_blocks(&self) -> Result<()> {
-        let ends = 3 * (self.lanes.len() as u64 + 2) + self.full.len() as u64;
+        let ends = 3 * (self.lanes.len() as u64 + 2) + self.full.len() as u64 + self.under_way.blocks();
         if self.output.ordinal() + ends < self.options.limits.blocks {
             return Ok(());
         }
@@ -737,41 +762,83 @@ impl<S: Sink> SegmentWriter<S> {
     fn queue_block(&mut self, index: usize, continues: bool) -> Result<()> {
         if let Some(slot) = self.lanes.get_mut(index) {
             self.open_bytes -= slot.open_memory().min(self.open_bytes);
+            self.full_bytes += slot.open.record_bytes();
             self.full.push(slot.take_open_block(index, continues, self.sealed_at));
         }
-        if self.full.len() < PASS_BLOCKS { Ok(()) } else { self.seal_pass() }
+        let enough = self.full.len() >= PASS_BLOCKS || self.full_bytes >= PASS_BYTES;
+        if enough { self.seal_pass() } else { Ok(()) }
     }
 
-    /// Seals the full blocks, in the order in which they filled. Their nonces are drawn in one call and
+    /// Seals the full blocks, in the order in which they filled, here or in the pool. Their nonces are drawn in one call and
     /// never kept.
     fn seal_pass(&mut self) -> Result<()> {
+        self.full_bytes = 0;
         if self.full.is_empty() {
             return Ok(());
         }
         self.guarded(|writer| {
             let now = writer.hand.now().micros();
             let nonces = Nonces::draw(&**writer.hand.randomness(), writer.full.len())?;
-            for (full, nonce) in writer.full.drain(..).zip(nonces) {
+            let placed = writer.output.ordinal() + writer.under_way.blocks();
+            let pool = writer.options.pool.clone();
+            let mut pass = Vec::with_capacity(if pool.is_some() { writer.full.len() } else { 0 });
+            for ((full, nonce), ordinal) in writer.full.drain(..).zip(nonces).zip(placed..) {
                 let Some(slot) = writer.lanes.get_mut(full.lane) else { continue };
-                let emptied = slot.seal_data(&mut writer.output, &mut writer.packer, full, nonce, now)?;
-                writer.spare.give(emptied);
+                let unsealed = slot.place(full, ordinal, nonce, now)?;
+                if pool.is_some() {
+                    pass.push(unsealed);
+                } else {
+                    let sealed = unsealed.seal(&mut writer.packer)?;
+                    writer.spare.give(slot.write_data(&mut writer.output, sealed)?);
+                }
             }
-            Ok(())
+            if let Some(pool) = &pool {
+                writer.under_way.add(pass, pool, &mut writer.packer)?;
+            }
+            writer.write_sealed(false)
         })
     }
 
-    fn seal_all(&mut self) -> Result<()> {
-        for index in 1..self.lanes.len() {
-            self.queue_what_is_open(index)?;
+    /// Writes blocks that the pool has sealed: all that are under way, or those that are ready.
+    fn write_sealed(&mut self, all: bool) -> Result<()> {
+        let Some(pool) = &self.options.pool else { return Ok(()) };
+        while let Some(pass) = self.under_way.next(all, pool)? {
+            for sealed in pass {
+                let Some(slot) = self.lanes.get_mut(sealed.lane) else { continue };
+                self.spare.give(slot.write_data(&mut self.output, sealed)?);
+            }
         }
-        self.seal_pass()
+        Ok(())
+    }
+
+    /// Seals and writes all blocks that are full.
+    fn seal_what_waits(&mut self) -> Result<()> {
+        self.seal_pass()?;
+        self.guarded(|writer| writer.write_sealed(true))
+    }
+
+    fn seal_all(&mut self) -> Result<()> {
+        let mut filling = std::mem::take(&mut self.filling);
+        for lane in filling.drain(..) {
+            let index = lane as usize;
+            if let Some(slot) = self.lanes.get_mut(index) {
+                slot.is_filling = false;
+                self.queue_what_is_open(index)?;
+            }
+        }
+        // Their number is much the same at the next commit.
+        self.filling = filling;
+        self.seal_what_waits()
     }
 
     /// Seals the fullest blocks until half of the memory is free, so that a record costs the same however many
     /// lanes are open, and however unevenly they fill.
     fn seal_fuller_blocks(&mut self) -> Result<()> {
-        let mut open: Vec<_> =
-            (0..).zip(&self.lanes).map(|(index, lane)| (lane.open_payload_bytes(), index)).collect();
+        let filled = |lane: &u32| {
+            let index = *lane as usize;
+            self.lanes.get(index).map(|slot| (slot.open_payload_bytes(), index))
+        };
+        let mut open: Vec<_> = self.filling.iter().filter_map(filled).collect();
         open.retain(|(filled, _)| *filled > 0);
         open.sort_unstable_by(|left, right| right.cmp(left));
         for (_, index) in open {
@@ -943,9 +1010,10 @@ impl LaneKeys {
     }
 }
 
-/// Blocks that are sealed in one pass: enough to share the call that draws their nonces, few enough to stay
-/// in a second-level cache.
-const PASS_BLOCKS: usize = 4;
+/// Blocks that are sealed in one pass, and octets of their records: enough to share the call that draws their nonces, few
+/// enough to stay in a second-level cache.
+const PASS_BLOCKS: usize = 64;
+const PASS_BYTES: usize = 192 << 10;
 
 /// The least payload that a block begins with: a few records.
 const FIRST_PAYLOAD_BYTES_MIN: usize = 1 << 10;

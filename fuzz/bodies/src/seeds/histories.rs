@@ -2,6 +2,10 @@
 
 use crate::write_read::Op;
 
+/// Who seals, by its place in the list.
+const ALONE: u8 = 0;
+const POOL: u8 = 1;
+
 pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let everywhere = || History::begin([0, 0, 0, 0, 0]);
     vec![
@@ -31,7 +35,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "many-runs-of-an-index",
-            History::begin([1, 0, 0, 1, 0])
+            History::begin_with_a_pool([1, 0, 0, 1, 0])
                 .lane(STAMPED, 0, b"")
                 .many(0, 200, 1, b"x\n")
                 .many(0, 200, 90, b"\n")
@@ -58,7 +62,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "a-long-record",
-            History::begin([3, 0, 0, 0, 0])
+            History::begin_with_a_pool([3, 0, 0, 0, 0])
                 .lane(LONG | ARRIVALS, 0, b"head")
                 .piece(0, false, &[b'x'; 100])
                 .op(Op::Commit, &[2, b'h', b'i'])
@@ -173,8 +177,13 @@ struct History(Vec<u8>);
 
 impl History {
     /// Octets of a block, octets of open blocks, limits, suite, first arrival number: each by its place in a list.
-    fn begin(sizes: [u8; 5]) -> Self {
-        Self(sizes.to_vec())
+    fn begin([block, open, limits, suite, arrival]: [u8; 5]) -> Self {
+        Self(vec![block, open, limits, suite, ALONE, arrival])
+    }
+
+    /// The same with blocks that are sealed by other threads.
+    fn begin_with_a_pool([block, open, limits, suite, arrival]: [u8; 5]) -> Self {
+        Self(vec![block, open, limits, suite, POOL, arrival])
     }
 
     fn end(self) -> Vec<u8> {
