@@ -16,7 +16,8 @@ use domicile::{Jurisdiction, Place, Purpose, RecordType, Region, TenantId, Time}
 use domicile_record::WriterOptions;
 use domicile_record::format::Compression;
 use domicile_record::framing::{Choice, event_time};
-use domicile_transport::Settings;
+use domicile_transport::ship::{Limits, Patience};
+use domicile_transport::{Identity, Settings};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -94,6 +95,10 @@ pub(crate) enum Command {
     /// Identities of hosts: the authority of a region, certificates, revocation
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Take finished segments of this region from other hosts, and keep them
+    Serve(Serve),
+    /// Ship finished segments home, from where their home has them
+    Ship(Ship),
     /// Look for what is wrong with keys, places, homes, the ledger and this host, before it matters
     Doctor,
     /// Write a shell's completions to standard output
@@ -202,6 +207,59 @@ pub(crate) struct CertShow {
     /// Files in PEM: certificates, bundles, revocation lists; of private keys nothing is shown
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where segments go: DIR, by region and day of sealing; those of posts in `_posts` below it until they are adopted
+    #[arg(long = "dir", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The address to listen to; with port 0, any port that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:7443")]
+    pub(crate) listen: String,
+    /// Who may read what is here, beside those who send: an identity; again for more
+    #[arg(long = "reader", value_name = "IDENTITY", value_parser = parsed::<Identity>)]
+    pub(crate) readers: Vec<Identity>,
+    /// The largest segment, in octets
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().segment_bytes_max)]
+    pub(crate) segment_max: u64,
+    /// The most uploads at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) uploads: u16,
+    /// The most uploads at once of one host
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) uploads_per_host: u16,
+    /// For how many seconds a client may send nothing in the middle of a segment
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().silence_max.as_secs())]
+    pub(crate) silence: u64,
+    /// After how many days an upload that nobody went on with is removed
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) part_days: u32,
+    /// For how many seconds what goes on may go on when the program is told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) drain: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ship {
+    /// Finished segments: files, and directories, in which what is still written is left out
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// A host at home, where `domicile serve` listens
+    #[arg(long, value_name = "https://HOST:PORT")]
+    pub(crate) to: String,
+    /// Go on, and ship what is finished later
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// How often to look, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch")]
+    pub(crate) every: u64,
+    /// Remove what the home has on disk; what a post sealed, once the home has adopted it
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// How many attempts in a row may come to nothing for one segment
+    #[arg(long, value_name = "N", default_value_t = Patience::default().attempts_max)]
+    pub(crate) attempts: u32,
 }
 
 #[derive(Debug, Subcommand)]

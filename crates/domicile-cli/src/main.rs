@@ -23,8 +23,13 @@ fn main() -> ExitCode {
         Err(usage) => return report::wrong_usage(&usage),
     };
     let report = Report::new(&arguments.common);
-    // One thread beside this one: keys in use are kept up while this one reads and writes files.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    // One thread beside this one: keys in use are kept up while this one reads and writes files. A server has one for each
+    // processor: that many connections are encrypted at once.
+    let threads = match &arguments.command {
+        Command::Serve(_) => std::thread::available_parallelism().map_or(1, usize::from),
+        _ => 1,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -102,6 +107,8 @@ fn main() -> ExitCode {
             Command::Cert(CertCommand::Issue(issue)) => commands::cert::issue(issue, &report),
             Command::Cert(CertCommand::Revoke(revoke)) => commands::cert::revoke(revoke, &report),
             Command::Cert(CertCommand::Show(show)) => commands::cert::show(show, &report),
+            Command::Serve(serve) => commands::serve::run(common, serve, &report).await,
+            Command::Ship(ship) => commands::ship::run(common, ship, &report).await,
             Command::Doctor => commands::doctor::run(common, &report).await,
             Command::Completions(completions) => commands::manual::completions(completions, &report),
             Command::Man(man) => commands::manual::man(man),

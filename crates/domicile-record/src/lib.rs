@@ -35,7 +35,7 @@ pub use inspect::{Inspection, LaneInspection, inspect};
 pub use intake::{Elsewhere, InputReport, Intake, IntakeOptions, Outlet, Scoping, Sealed, Skipped};
 pub use reader::{
     BlockOrder, Blocks, Erasable, Follower, LongRecord, News, Restored, Segment, SegmentLane, Selection,
-    Source, State, erase, header_of, is_finished, replaced_among, replaced_by,
+    Source, State, claims_to_replace, erase, header_of, is_finished, replaced_among, replaced_by,
 };
 pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
 pub use recover::{Cut, Recovering, Recovery, recover};

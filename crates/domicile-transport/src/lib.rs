@@ -21,6 +21,8 @@ mod pem;
 mod postgres;
 mod provider;
 mod settings;
+#[cfg(feature = "ship")]
+pub mod ship;
 mod stream;
 #[cfg(feature = "tokio")]
 mod tasks;

@@ -24,3 +24,47 @@ pub(crate) fn ended(cause: &'static str) {
 pub(crate) fn reloaded(outcome: &'static str) {
     metrics::counter!("domicile_certificate_reloads_total", "outcome" => outcome).increment(1);
 }
+
+/// Octets of segments came in, be they whole or not.
+#[cfg(feature = "ship")]
+pub(crate) fn received(octets: u64) {
+    metrics::counter!("domicile_shipping_received_bytes_total").increment(octets);
+}
+
+/// A segment of so many octets is kept.
+#[cfg(feature = "ship")]
+pub(crate) fn kept(octets: u64) {
+    metrics::counter!("domicile_shipping_segments_total").increment(1);
+    metrics::counter!("domicile_shipping_kept_bytes_total").increment(octets);
+}
+
+/// A request about segments was answered.
+#[cfg(feature = "ship")]
+pub(crate) fn answered(method: &'static str, status: u16) {
+    let outcome = match status {
+        200..300 => "ok",
+        400..500 => "refused",
+        _ => "failed",
+    };
+    metrics::counter!("domicile_shipping_requests_total", "operation" => method, "outcome" => outcome).increment(1);
+}
+
+/// One upload that goes on, as long as this is held.
+#[cfg(feature = "ship")]
+#[derive(Debug)]
+pub(crate) struct Uploading(());
+
+#[cfg(feature = "ship")]
+impl Uploading {
+    pub(crate) fn begin() -> Self {
+        metrics::gauge!("domicile_shipping_uploads").increment(1.0);
+        Self(())
+    }
+}
+
+#[cfg(feature = "ship")]
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        metrics::gauge!("domicile_shipping_uploads").decrement(1.0);
+    }
+}

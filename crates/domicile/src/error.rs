@@ -96,6 +96,12 @@ macro_rules! codes {
                 match self { $( Code::$name => $text, )+ }
             }
 
+            /// The code with this text.
+            #[must_use]
+            pub fn named(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
+            }
+
             /// The class, and with it the exit code.
             #[must_use]
             pub fn class(self) -> Class {
@@ -205,6 +211,23 @@ codes! {
     ConnectionFailed = "connection/failed", Failed;
     /// A connection whose certificate ran out, or whose other end would not be taken any longer.
     ConnectionEnded = "connection/ended", Refused;
+
+    /// A request about a segment on its way home whose lengths, ranges or names contradict each other.
+    ShipmentInvalid = "shipment/invalid", Usage;
+    /// A part of a segment that leaves a gap behind what its home has.
+    ShipmentOffset = "shipment/offset", Failed;
+    /// The home has another file under the name of this segment.
+    ShipmentConflict = "shipment/conflict", Refused;
+    /// What arrived is not what was sent.
+    ShipmentUnverified = "shipment/unverified", Corrupt;
+    /// The home has nothing of this segment.
+    ShipmentNone = "shipment/none", Failed;
+    /// The home takes as much at once as it may, or is about to end.
+    ShipmentBusy = "shipment/busy", Failed;
+    /// The other end may not have what it asks for.
+    ShipmentRefused = "shipment/refused", Refused;
+    /// The home failed, or answered what nobody expects.
+    ShipmentFailed = "shipment/failed", Failed;
 
     /// The engine asked for is not part of this build.
     EngineUnavailable = "engine/unavailable", Usage;

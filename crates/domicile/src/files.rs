@@ -241,8 +241,11 @@ fn not_ours(target: &Path, what: &str) -> Error {
         .advise("name a file in a directory of your own")
 }
 
-/// Gives a file a name that nothing has.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+/// Gives a file a name that nothing has. Neither name is durable yet.
+///
+/// # Errors
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) where something has it; those of the file system.
+pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Not every file system can: a second link that must be new is the same, in two steps.

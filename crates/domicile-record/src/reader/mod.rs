@@ -35,7 +35,7 @@ pub use follow::{Follower, News};
 pub use long::LongRecord;
 pub use map::{header_of, is_finished};
 pub use parallel::BlockOrder;
-pub use replaced::{replaced_among, replaced_by};
+pub use replaced::{claims_to_replace, replaced_among, replaced_by};
 pub use restore::Restored;
 pub use selection::Selection;
 pub use source::Source;

@@ -33,6 +33,22 @@ pub async fn replaced_by<S: Source>(
     }
 }
 
+/// The segments that this one says it replaces, by the opening of its lane 0, if the file is whole as far as can be told without
+/// a key. Nothing vouches for it: whoever goes by it may leave something out for now, and may not remove it.
+///
+/// # Errors
+/// [`SegmentForeign`](domicile::Code::SegmentForeign) and the like for what is no segment;
+/// [`InputFailed`](domicile::Code::InputFailed).
+pub fn claims_to_replace<S: Source>(source: S) -> Result<Vec<SegmentId>> {
+    let file = SegmentFile::open(source)?;
+    if !file.has_whole_footer()? {
+        return Ok(Vec::new());
+    }
+    let places = file.lanes_of(&Scope::of_region())?;
+    let opens = places.iter().filter_map(|place| read_lane_open(&file, place).ok());
+    Ok(opens.flat_map(|open| open.descriptor.replaces).collect())
+}
+
 /// The segments that others among these replace. What is no segment, or cannot be opened, replaces nothing.
 ///
 /// # Errors

@@ -1,0 +1,220 @@
+//! A segment that is not all there yet: its octets, and a mark that says how many of them are on disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use domicile::files::{make_directory, sync_directory};
+use domicile_record::format::SegmentId;
+
+use super::digest::Digest;
+use super::mark::Mark;
+
+/// Others may read what is sealed.
+pub(super) const MODE: u32 = 0o644;
+
+/// So many octets at most are lost when the process dies.
+const SETTLED_EVERY_BYTES: u64 = 32 << 20;
+
+/// The endings of the two files.
+pub(super) const ENDINGS: [&str; 2] = ["part", "mark"];
+
+/// A segment on its way in. Blocking; one at a time has it.
+#[derive(Debug)]
+pub(super) struct Part {
+    path: PathBuf,
+    mark_path: PathBuf,
+    pub(super) file: File,
+    mark_file: File,
+    mark: Mark,
+    /// So many octets were written.
+    at: u64,
+    /// Its names are not durable yet.
+    new: bool,
+}
+
+impl Part {
+    /// What is known of an upload, if anything is; nothing is opened for writing.
+    pub(super) fn look(directory: &Path, id: &SegmentId) -> io::Result<Option<Mark>> {
+        let [_, mark] = paths(directory, id);
+        let mut bytes = Vec::new();
+        match File::open(mark) {
+            Ok(file) => io::Read::read_to_end(&mut io::Read::take(file, Mark::BYTES as u64 + 1), &mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Mark::decode(&bytes))
+    }
+
+    /// Goes on with an upload; none where nothing is known that can be gone on with.
+    pub(super) fn find(directory: &Path, id: &SegmentId) -> io::Result<Option<Self>> {
+        let Some(mark) = Self::look(directory, id)? else { return Ok(None) };
+        let [path, mark_path] = paths(directory, id);
+        let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
+        let file = match open(&path) {
+            Ok(file) => file,
+            // It has its own name already, and died before the mark was removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if file.metadata()?.len() < mark.durable {
+            return Ok(None);
+        }
+        let (mark_file, at) = (open(&mark_path)?, mark.durable);
+        Ok(Some(Self { path, mark_path, file, mark_file, mark, at, new: false }))
+    }
+
+    /// Begins an upload; what was there of one before is forgotten.
+    pub(super) fn begin(
+        directory: &Path,
+        id: &SegmentId,
+        total: u64,
+        digest: Option<Digest>,
+    ) -> io::Result<Self> {
+        if make_directory(directory)? {
+            sync_directory(directory)?;
+        }
+        let [path, mark_path] = paths(directory, id);
+        let create = |path: &Path| {
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(MODE).open(path)
+        };
+        // The mark first, and on disk: an old one must vouch for nothing of the new file.
+        let (mark_file, mark) = (create(&mark_path)?, Mark { total, durable: 0, digest });
+        mark_file.write_all_at(&mark.encode(), 0)?;
+        mark_file.sync_data()?;
+        let file = create(&path)?;
+        Ok(Self { path, mark_path, file, mark_file, mark, at: 0, new: true })
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.mark.total
+    }
+
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.mark.digest
+    }
+
+    /// So many octets are on disk.
+    pub(super) fn durable(&self) -> u64 {
+        self.mark.durable
+    }
+
+    /// So many octets were written.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Goes back to an offset within what is there: what comes from there on is written anew.
+    pub(super) fn rewind(&mut self, to: u64) -> io::Result<()> {
+        self.at = to.min(self.at);
+        if self.at < self.mark.durable {
+            self.say(self.at)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what comes next; now and then it is made durable.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        if self.at - self.mark.durable >= SETTLED_EVERY_BYTES { self.settle() } else { Ok(()) }
+    }
+
+    /// Makes durable what was written, then says so in the mark.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        if self.at != self.mark.durable || self.new {
+            self.file.sync_data()?;
+            self.say(self.at)?;
+        }
+        if self.new {
+            sync_directory(&self.path)?;
+            self.new = false;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, durable: u64) -> io::Result<()> {
+        let mark = Mark { durable, ..self.mark };
+        self.mark_file.write_all_at(&mark.encode(), 0)?;
+        self.mark_file.sync_data()?;
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// Where its octets are.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Forgets it: its octets, if they have no other name, and its mark.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        for path in [&self.path, &self.mark_path] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn paths(directory: &Path, id: &SegmentId) -> [PathBuf; 2] {
+    ENDINGS.map(|ending| directory.join(format!("{id}.{ending}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SegmentId = SegmentId([3; 32]);
+
+    #[test]
+    fn what_was_settled_is_gone_on_with_and_what_was_not_is_sent_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let peer = directory.path().join("peer");
+        assert!(Part::find(&peer, &ID).unwrap().is_none());
+        let mut part = Part::begin(&peer, &ID, 10, None).unwrap();
+        part.write(b"0123").unwrap();
+        part.settle().unwrap();
+        part.write(b"45").unwrap();
+        drop(part); // the process dies
+        let mut part = Part::find(&peer, &ID).unwrap().unwrap();
+        assert_eq!((part.at(), part.durable(), part.total()), (4, 4, 10));
+        part.write(b"456789").unwrap();
+        part.settle().unwrap();
+        assert_eq!(part.durable(), part.total());
+        assert_eq!(fs::read(part.path()).unwrap(), b"0123456789");
+        part.remove().unwrap();
+        assert_eq!(fs::read_dir(&peer).unwrap().count(), 0);
+        part.remove().unwrap();
+    }
+
+    #[test]
+    fn whoever_goes_back_lowers_the_mark_before_anything_is_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut part = Part::begin(directory.path(), &ID, 10, None).unwrap();
+        part.write(b"012345").unwrap();
+        part.settle().unwrap();
+        part.rewind(2).unwrap();
+        assert_eq!(Part::look(directory.path(), &ID).unwrap().unwrap().durable, 2);
+        part.rewind(9).unwrap();
+        assert_eq!(part.at(), 2);
+    }
+
+    #[test]
+    fn a_mark_that_does_not_fit_its_file_vouches_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut part = Part::begin(directory.path(), &ID, 10, None).unwrap();
+        part.write(b"012345").unwrap();
+        part.settle().unwrap();
+        part.file.set_len(5).unwrap();
+        assert!(Part::find(directory.path(), &ID).unwrap().is_none());
+        part.file.set_len(6).unwrap();
+        assert!(Part::find(directory.path(), &ID).unwrap().is_some());
+        fs::remove_file(part.path()).unwrap();
+        assert!(Part::find(directory.path(), &ID).unwrap().is_none());
+        fs::write(directory.path().join(format!("{ID}.mark")), b"DOMMARK1").unwrap();
+        assert_eq!(Part::look(directory.path(), &ID).unwrap(), None);
+    }
+}
