@@ -242,8 +242,8 @@ fn a_home_that_is_killed_or_told_to_end_loses_nothing() {
     assert!(offset > 0, "{headers}");
     // Whoever ships meanwhile is patient: the home is gone, and comes back.
     drop(home);
+    let away = Home { child: Command::new("true").spawn().unwrap(), port };
     let shipping = thread::scope(|scope| {
-        let away = Home { child: Command::new("true").spawn().unwrap(), port };
         let shipping = scope.spawn(|| place.ship(&away, &["a.dseg"]));
         thread::sleep(Duration::from_millis(300));
         let _home = place.serve(port, &[]);
