@@ -85,7 +85,9 @@ impl Server {
     /// # Errors
     /// [`ConnectionFailed`](Code::ConnectionFailed) when nothing can be listened to.
     pub async fn run(self, listener: TcpListener, end: impl Future<Output = ()>) -> Result<()> {
-        let failed = |source: io::Error| Error::new(Code::ConnectionFailed, "nothing can be listened to").because(source);
+        let failed = |source: io::Error| {
+            Error::new(Code::ConnectionFailed, "nothing can be listened to").because(source)
+        };
         let Self { transport, landing, readers, drain_max, metrics } = self;
         let trust = transport.trust();
         let desk = Desk {
@@ -96,7 +98,8 @@ impl Server {
             metrics,
         };
         let router = router(desk);
-        let acceptor = transport.acceptor(Exchange::from_anywhere("sealed segments")).protocols(&[b"http/1.1"]);
+        let acceptor =
+            transport.acceptor(Exchange::from_anywhere("sealed segments")).protocols(&[b"http/1.1"]);
         let mut listener = acceptor.listen(listener).map_err(failed)?;
         let (ending, ends) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -133,7 +136,10 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("landing", &self.landing).field("readers", &self.readers).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("landing", &self.landing)
+            .field("readers", &self.readers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,11 +149,7 @@ async fn all_of(connections: &mut JoinSet<()>) {
 }
 
 /// One connection, request by request.
-async fn converse(
-    stream: PlacedStream<Tasks<TcpStream>>,
-    router: Router,
-    mut ends: watch::Receiver<bool>,
-) {
+async fn converse(stream: PlacedStream<Tasks<TcpStream>>, router: Router, mut ends: watch::Receiver<bool>) {
     let service = TowerToHyperService::new(router.layer(Extension(stream.peer().clone())));
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1()
