@@ -217,7 +217,12 @@ fn spool(input: &mut dyn io::Read) -> Result<File> {
 }
 
 /// The files below a directory, in the order of their names, as [`Input::all`] finds them.
-pub(crate) fn walk(directory: &Path, ending: Option<&str>, inputs: &mut Vec<Input>, report: &Report) -> Result<()> {
+pub(crate) fn walk(
+    directory: &Path,
+    ending: Option<&str>,
+    inputs: &mut Vec<Input>,
+    report: &Report,
+) -> Result<()> {
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let mut entries = entries.map_err(|source| unreadable(directory, source))?;
     entries.sort_by_key(fs::DirEntry::file_name);

@@ -46,7 +46,8 @@ pub(crate) fn answered(method: &'static str, status: u16) {
         400..500 => "refused",
         _ => "failed",
     };
-    metrics::counter!("domicile_shipping_requests_total", "operation" => method, "outcome" => outcome).increment(1);
+    metrics::counter!("domicile_shipping_requests_total", "operation" => method, "outcome" => outcome)
+        .increment(1);
 }
 
 /// One upload that goes on, as long as this is held.

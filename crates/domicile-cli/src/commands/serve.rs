@@ -26,9 +26,9 @@ struct ListeningJson {
 pub(crate) async fn run(common: &Common, serve: &Serve, report: &Report) -> Result<()> {
     let level = if common.verbose { Level::DEBUG } else { Level::INFO };
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_max_level(level).init();
-    let counts = PrometheusBuilder::new().install_recorder().map_err(|source| {
-        Error::new(Code::ArgumentInvalid, "nothing can be counted").because(source)
-    })?;
+    let counts = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|source| Error::new(Code::ArgumentInvalid, "nothing can be counted").because(source))?;
     let end = told_to_end()?;
     let config = input::config(common, report)?;
     let transport = Transport::open(&config)?;

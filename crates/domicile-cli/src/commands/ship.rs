@@ -1,7 +1,7 @@
 //! `domicile ship`: finished segments go home.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,9 @@ async fn round(ship: &Ship, shipper: &Shipper, known: &mut Known, report: &Repor
                 && !known.is_settled(&path)
             {
                 // What cannot be read is told when it is shipped.
-                replaced.extend(File::open(&path).ok().and_then(|file| claims_to_replace(file).ok()).unwrap_or_default());
+                replaced.extend(
+                    File::open(&path).ok().and_then(|file| claims_to_replace(file).ok()).unwrap_or_default(),
+                );
                 found.push((path, is_directory));
             }
         }
@@ -108,8 +110,13 @@ async fn round(ship: &Ship, shipper: &Shipper, known: &mut Known, report: &Repor
             report.say(&format!("{}: another segment here replaces it; left out", path.display()));
             continue;
         }
+        if in_directory && is_written(&path) {
+            report.say(&format!("{}: somebody writes it; left out", path.display()));
+            continue;
+        }
         let Ok(metadata) = fs::metadata(&path) else {
-            report.fail(&Error::new(Code::InputFailed, "there is no such file").at(path.display().to_string()));
+            report
+                .fail(&Error::new(Code::InputFailed, "there is no such file").at(path.display().to_string()));
             continue;
         };
         let stamp = stamp_of(&metadata);
@@ -139,6 +146,11 @@ async fn round(ship: &Ship, shipper: &Shipper, known: &mut Known, report: &Repor
         }
     }
     Ok(())
+}
+
+/// Whether somebody writes a file: whoever does has it locked.
+fn is_written(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Says what came of a segment that its home has, and removes it if that is wanted and may be.
@@ -203,7 +215,9 @@ fn bar(path: &Path, length: u64, report: &Report) -> indicatif::ProgressBar {
     if report.json || !io::stderr().is_terminal() {
         return indicatif::ProgressBar::hidden();
     }
-    let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let style = indicatif::ProgressStyle::with_template(
+        "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    );
     let name = path.file_name().map(|name| name.to_string_lossy().chars().take(12).collect::<String>());
     let bar = indicatif::ProgressBar::new(length).with_message(name.unwrap_or_default());
     style.map_or(bar.clone(), |style| bar.with_style(style))

@@ -10,9 +10,8 @@ use signal_hook::low_level::emulate_default_handler;
 /// Ready when this process is told to end; told once more, it ends at once.
 pub(crate) fn told_to_end() -> Result<impl Future<Output = ()>> {
     let signals = Signals::new([SIGTERM, SIGINT]);
-    let mut signals = signals.map_err(|source| {
-        Error::new(Code::InputFailed, "signals cannot be listened to").because(source)
-    })?;
+    let mut signals = signals
+        .map_err(|source| Error::new(Code::InputFailed, "signals cannot be listened to").because(source))?;
     let (sender, told) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let mut signals = signals.forever();

@@ -44,18 +44,20 @@ pub(super) fn examine(file: &File) -> Result<Examined> {
         let record_type = lane.record_type.parse()?;
         scopes.insert(Scope { tenant: lane.tenant.parse()?, record_type });
     }
-    let digest = Digest::of(file).map_err(|source| {
-        Error::new(Code::InputFailed, "the segment cannot be read").because(source)
-    })?;
+    let digest = Digest::of(file)
+        .map_err(|source| Error::new(Code::InputFailed, "the segment cannot be read").because(source))?;
     Ok(Examined { header, scopes, digest, bytes: inspection.file_bytes, unadopted })
 }
 
 /// That a segment is the one that was named, and is at home here.
 pub(super) fn check_header(header: &SegmentHeader, id: &SegmentId, here: &Place) -> Result<()> {
     if header.id != *id {
-        return Err(Error::new(Code::ShipmentInvalid, "the file is another segment than the one that was named")
-            .at(format!("segment {}", header.id))
-            .advise(format!("send it as /v1/segments/{}", header.id)));
+        return Err(Error::new(
+            Code::ShipmentInvalid,
+            "the file is another segment than the one that was named",
+        )
+        .at(format!("segment {}", header.id))
+        .advise(format!("send it as /v1/segments/{}", header.id)));
     }
     if header.place != *here {
         return Err(Error::new(
@@ -83,7 +85,9 @@ pub(super) async fn check_homes(domicile: &Domicile, scopes: &BTreeSet<Scope>, h
             }
             // A registry may not have heard of it yet, and what it has not heard of contradicts nothing.
             Err(error) if error.code() == Code::HomeNone => {
-                tracing::warn!("a segment has records of a scope of which the registry of homes knows nothing");
+                tracing::warn!(
+                    "a segment has records of a scope of which the registry of homes knows nothing"
+                );
             }
             Err(error) => return Err(error.at(format!("scope {scope}"))),
         }

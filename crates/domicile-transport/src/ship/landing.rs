@@ -199,7 +199,9 @@ impl Landing {
             let directory = self.directory_of(peer);
             let part = blocking(move || Part::find(&directory, &name)).await?.map_err(unreadable)?;
             return match part {
-                Some(part) => self.finish(Arc::new(Mutex::new(part)), id).await.map(|(kept, _)| Status::Kept(kept)),
+                Some(part) => {
+                    self.finish(Arc::new(Mutex::new(part)), id).await.map(|(kept, _)| Status::Kept(kept))
+                }
                 // Somebody else brought it to its end meanwhile.
                 None => match self.find(id).await? {
                     Some(kept) => Ok(Status::Kept(kept)),
@@ -339,7 +341,9 @@ impl Landing {
                 if sent.first > 0 {
                     return Err(gap(&sent, 0).reached(0, sent.total));
                 }
-                if Part::look(&directory, &id).map_err(unreadable)?.is_none() && count(&directory) >= parts_max {
+                if Part::look(&directory, &id).map_err(unreadable)?.is_none()
+                    && count(&directory) >= parts_max
+                {
                     let error = busy("this peer has as many unfinished uploads as it may")
                         .rule(format!("at most {parts_max}"))
                         .advise("finish them; those that nobody goes on with are removed after some days");
@@ -396,9 +400,9 @@ impl Landing {
                 Ok(data) => (data, None),
                 Err(failure) => (Bytes::new(), Some(failure)),
             };
-            left = left.checked_sub(data.len() as u64).ok_or_else(|| {
-                Failure::from(Error::new(Code::ShipmentInvalid, "more came than was said"))
-            })?;
+            left = left
+                .checked_sub(data.len() as u64)
+                .ok_or_else(|| Failure::from(Error::new(Code::ShipmentInvalid, "more came than was said")))?;
             gathered.extend_from_slice(&data);
             if gathered.len() >= WRITE_BYTES || left == 0 || failure.is_some() {
                 observe::received(gathered.len() as u64);
@@ -450,7 +454,11 @@ impl Landing {
         }
     }
 
-    async fn examine_and_publish(&self, part: &Arc<Mutex<Part>>, id: &SegmentId) -> Result<(Kept, bool), Failure> {
+    async fn examine_and_publish(
+        &self,
+        part: &Arc<Mutex<Part>>,
+        id: &SegmentId,
+    ) -> Result<(Kept, bool), Failure> {
         let examining = self.inner.examining.acquire().await;
         let examined = {
             let (part, name, here) = (Arc::clone(part), *id, self.inner.here.clone());
@@ -490,11 +498,13 @@ impl Landing {
     fn is_forgotten(&self, peer: &str, path: &Path, oldest: i64) -> bool {
         use std::os::unix::fs::MetadataExt as _;
         let id = path.file_stem().and_then(|stem| super::segment_id(&stem.to_string_lossy()));
-        let Some(id) = id.filter(|_| path.extension().is_some_and(|e| ENDINGS.iter().any(|of| e == *of))) else {
+        let Some(id) = id.filter(|_| path.extension().is_some_and(|e| ENDINGS.iter().any(|of| e == *of)))
+        else {
             return false;
         };
         // Both files are as old as the newer of them.
-        let age = |ending| path.with_extension(ending).metadata().map_or(i64::MIN, |metadata| metadata.mtime());
+        let age =
+            |ending| path.with_extension(ending).metadata().map_or(i64::MIN, |metadata| metadata.mtime());
         let newest = ENDINGS.into_iter().map(age).max().unwrap_or(i64::MIN);
         newest < oldest && !self.inner.turns.is_taken(&(peer.to_owned(), id))
     }
@@ -560,7 +570,9 @@ async fn on<T: Send + 'static>(
 }
 
 /// Work that waits for a disk, on a thread of its own.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|source| Error::new(Code::ShipmentFailed, "a thread ended before its work").because(source))
 }

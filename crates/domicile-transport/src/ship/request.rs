@@ -29,7 +29,8 @@ impl Sent {
             Ok(Some(ContentLength(length))) if !headers.contains_key(TRANSFER_ENCODING) => length,
             Ok(_) => {
                 let what = "an upload says how many octets it brings";
-                let error = Error::new(Code::ShipmentInvalid, what).rule("Content-Length, and no Transfer-Encoding");
+                let error =
+                    Error::new(Code::ShipmentInvalid, what).rule("Content-Length, and no Transfer-Encoding");
                 return Err(Failure::new(StatusCode::LENGTH_REQUIRED, error));
             }
             Err(_) => return Err(invalid("this Content-Length is none")),
@@ -49,9 +50,9 @@ impl Sent {
         let mut digest = None;
         for value in headers.get_all(REPR_DIGEST) {
             let parsed = value.to_str().map_err(|_| ()).and_then(Digest::from_repr);
-            digest = parsed.map_err(|()| {
-                invalid("this Repr-Digest is none").ruled("blake3=:<32 octets in Base64>:")
-            })?.or(digest);
+            digest = parsed
+                .map_err(|()| invalid("this Repr-Digest is none").ruled("blake3=:<32 octets in Base64>:"))?
+                .or(digest);
         }
         Ok(Self { first, length, total, digest })
     }
@@ -138,7 +139,8 @@ mod tests {
         ] {
             assert_eq!(range(nonsense), Err(400), "{nonsense}");
         }
-        let twice = [("content-length", "10"), ("content-range", "bytes 0-9/10"), ("content-range", "bytes 0-9/10")];
+        let twice =
+            [("content-length", "10"), ("content-range", "bytes 0-9/10"), ("content-range", "bytes 0-9/10")];
         assert_eq!(of(&twice), Err(400));
         assert_eq!(of(&[("content-length", "0"), ("content-range", "bytes 0-0/10")]), Err(400));
         assert_eq!(of(&[("content-length", "1"), ("repr-digest", "blake3=abc")]), Err(400));

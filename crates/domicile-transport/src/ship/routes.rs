@@ -133,7 +133,8 @@ async fn unknown() -> Response {
 }
 
 async fn not_allowed() -> Response {
-    let error = Error::new(Code::ShipmentInvalid, "this is not done here").rule("GET, HEAD, and PUT for segments");
+    let error =
+        Error::new(Code::ShipmentInvalid, "this is not done here").rule("GET, HEAD, and PUT for segments");
     let mut response = Failure::new(StatusCode::METHOD_NOT_ALLOWED, error).response();
     response.headers_mut().entry(ALLOW).or_insert(HeaderValue::from_static("GET, HEAD"));
     response

@@ -12,7 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use super::landing::Landing;
@@ -84,7 +85,9 @@ impl Server {
     /// # Errors
     /// [`ConnectionFailed`](Code::ConnectionFailed) when nothing can be listened to.
     pub async fn run(self, listener: TcpListener, end: impl Future<Output = ()>) -> Result<()> {
-        let failed = |source: io::Error| Error::new(Code::ConnectionFailed, "nothing can be listened to").because(source);
+        let failed = |source: io::Error| {
+            Error::new(Code::ConnectionFailed, "nothing can be listened to").because(source)
+        };
         let Self { transport, landing, readers, drain_max, metrics } = self;
         let trust = transport.trust();
         let desk = Desk {
@@ -95,33 +98,35 @@ impl Server {
             metrics,
         };
         let router = router(desk);
-        let acceptor = transport.acceptor(Exchange::from_anywhere("sealed segments")).protocols(&[b"http/1.1"]);
+        let acceptor =
+            transport.acceptor(Exchange::from_anywhere("sealed segments")).protocols(&[b"http/1.1"]);
         let mut listener = acceptor.listen(listener).map_err(failed)?;
         let (ending, ends) = watch::channel(false);
-        // Every connection holds a sender: when the last is dropped, nothing goes on.
-        let (going_on, mut all_ended) = mpsc::channel::<()>(1);
+        let mut connections = JoinSet::new();
         let upkeep = tokio::spawn(keep_up(transport, landing.clone()));
         tokio::pin!(end);
         loop {
             tokio::select! {
                 stream = listener.accept() => {
-                    tokio::spawn(converse(stream, router.clone(), ends.clone(), going_on.clone()));
+                    connections.spawn(converse(stream, router.clone(), ends.clone()));
                 }
+                Some(_) = connections.join_next() => {}
                 () = &mut end => break,
             }
         }
-        drop((listener, going_on));
+        drop(listener);
         landing.drain();
         tracing::info!("no more is begun; what goes on may end");
         ending.send_replace(true);
-        if timeout(drain_max, all_ended.recv()).await.is_err() {
+        if timeout(drain_max, all_of(&mut connections)).await.is_err() {
             tracing::warn!(seconds = drain_max.as_secs(), "what still goes on is cut; what came of it stays");
         }
         if timeout(ENDED_AFTER_MAX, landing.end()).await.is_err() {
             tracing::warn!("a segment is still examined; it is examined again after the next start");
         }
         // Whoever was cut is told where to go on, if that can be said at once.
-        let _ = timeout(Duration::from_secs(1), all_ended.recv()).await;
+        let _ = timeout(Duration::from_secs(1), all_of(&mut connections)).await;
+        connections.shutdown().await;
         upkeep.abort();
         // It ends as it was told, and lets go of the directory.
         let _ = upkeep.await;
@@ -131,17 +136,20 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("landing", &self.landing).field("readers", &self.readers).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("landing", &self.landing)
+            .field("readers", &self.readers)
+            .finish_non_exhaustive()
     }
 }
 
+/// Waits until all have ended.
+async fn all_of(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
+}
+
 /// One connection, request by request.
-async fn converse(
-    stream: PlacedStream<Tasks<TcpStream>>,
-    router: Router,
-    mut ends: watch::Receiver<bool>,
-    _going_on: mpsc::Sender<()>,
-) {
+async fn converse(stream: PlacedStream<Tasks<TcpStream>>, router: Router, mut ends: watch::Receiver<bool>) {
     let service = TowerToHyperService::new(router.layer(Extension(stream.peer().clone())));
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1()

@@ -83,7 +83,8 @@ impl Shelf {
 
     /// Gives a part that is whole and was examined its name, durably; false where something has that name.
     pub(super) fn publish(&self, part: &Path, examined: &Examined, id: &SegmentId) -> Result<bool> {
-        let failed = |source: io::Error| Error::output_failed("the segment could not be given its name", source);
+        let failed =
+            |source: io::Error| Error::output_failed("the segment could not be given its name", source);
         let day = day_of(&examined.header)?;
         let path = if examined.unadopted { self.post_path(&day, id) } else { self.path(&day, id) };
         self.make_above(&path).map_err(failed)?;
@@ -117,7 +118,8 @@ impl Shelf {
     /// Every file with this name, what a reader opens first.
     fn places(&self, id: &SegmentId) -> Result<Vec<(PathBuf, File)>> {
         let mut found = Vec::new();
-        let trees = [self.root.join(self.region.as_str()), self.root.join(Self::POSTS).join(self.region.as_str())];
+        let trees =
+            [self.root.join(self.region.as_str()), self.root.join(Self::POSTS).join(self.region.as_str())];
         for tree in trees {
             let days = match fs::read_dir(&tree) {
                 Ok(days) => days,
@@ -129,7 +131,8 @@ impl Shelf {
                 match File::open(&path) {
                     Ok(file) => found.push((path, file)),
                     Err(error)
-                        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    }
                     Err(error) => return Err(unreadable(error)),
                 }
             }

@@ -87,7 +87,10 @@ pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 enum Attempt {
     Done(Box<Kept>, bool),
     /// Not yet, and it is worth trying again; at once if it came further.
-    Again { error: Error, further: bool },
+    Again {
+        error: Error,
+        further: bool,
+    },
 }
 
 /// What the home has.
@@ -104,7 +107,8 @@ impl Shipper {
     /// [`ArgumentInvalid`](Code::ArgumentInvalid) for anything else.
     pub fn new(transport: &Transport, to: &str) -> Result<Self> {
         let invalid = || {
-            Error::new(Code::ArgumentInvalid, format!("{to:?} is no address to ship to")).rule("https://HOST[:PORT]")
+            Error::new(Code::ArgumentInvalid, format!("{to:?} is no address to ship to"))
+                .rule("https://HOST[:PORT]")
         };
         let to: Uri = to.parse().map_err(|source| invalid().because(source))?;
         let is_plain = to.path() == "/" && to.query().is_none();
@@ -173,11 +177,17 @@ impl Shipper {
     }
 
     /// Asks where the upload is, and sends what is missing.
-    async fn attempt(&self, client: &Client<HttpConnector, Outgoing>, shipment: &Shipment) -> Result<Attempt> {
+    async fn attempt(
+        &self,
+        client: &Client<HttpConnector, Outgoing>,
+        shipment: &Shipment,
+    ) -> Result<Attempt> {
         let total = shipment.examined.bytes;
         let known = self.request(client, shipment, None).await?;
         let offset = match known {
-            Answer::Kept(kept, _) => return shipment.same(kept).map(|()| Attempt::Done(Box::new(kept), false)),
+            Answer::Kept(kept, _) => {
+                return shipment.same(kept).map(|()| Attempt::Done(Box::new(kept), false));
+            }
             Answer::Incomplete { offset, length } if length == total && offset < total => offset,
             Answer::Incomplete { .. } | Answer::Nothing => 0,
         };
@@ -188,7 +198,9 @@ impl Shipper {
                 shipment.same(kept)?;
                 Ok(Attempt::Done(Box::new(kept), status == StatusCode::CREATED))
             }
-            Ok(Answer::Incomplete { .. } | Answer::Nothing) => Err(unexpected("the home has less than was sent")),
+            Ok(Answer::Incomplete { .. } | Answer::Nothing) => {
+                Err(unexpected("the home has less than was sent"))
+            }
             Err(error) if is_passing(&error) => {
                 // Whether it came further, the home knows.
                 let reached = match self.request(client, shipment, None).await {
@@ -217,7 +229,8 @@ impl Shipper {
             Some(from) => {
                 let (sender, body) = Outgoing::new(total - from);
                 tokio::spawn(shipment.clone().send(from, sender));
-                let mut request = request.method(Method::PUT).header(REPR_DIGEST, shipment.examined.digest.repr());
+                let mut request =
+                    request.method(Method::PUT).header(REPR_DIGEST, shipment.examined.digest.repr());
                 if from > 0 {
                     request = request.header(CONTENT_RANGE, format!("bytes {from}-{}/{total}", total - 1));
                 }
@@ -236,7 +249,9 @@ impl Shipper {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let made = clients.entry(home.clone()).or_insert_with(|| {
             let connector = self.transport.connector(Exchange::home(home)).protocols(&[b"http/1.1"]);
-            Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(20)).build(connector.http())
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(Duration::from_secs(20))
+                .build(connector.http())
         });
         made.clone()
     }
@@ -244,7 +259,8 @@ impl Shipper {
     /// A random part of what there is to wait: many who were cut at once do not come back at once.
     fn wait(&self, in_vain: u32) -> Result<Duration> {
         let Patience { wait_min, wait_max, .. } = self.patience;
-        let longest = wait_min.saturating_mul(1u32.checked_shl(in_vain - 1).unwrap_or(u32::MAX)).min(wait_max);
+        let longest =
+            wait_min.saturating_mul(1u32.checked_shl(in_vain - 1).unwrap_or(u32::MAX)).min(wait_max);
         let mut random = [0; 4];
         OsRandom.fill(&mut random)?;
         Ok(longest.mul_f64(f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX)))
@@ -313,7 +329,8 @@ fn understood(response: Response<Bytes>) -> Result<Answer> {
         }
         StatusCode::NO_CONTENT => {
             let reached = number(headers, &UPLOAD_OFFSET).zip(number(headers, &UPLOAD_LENGTH));
-            let (offset, length) = reached.ok_or_else(|| unexpected("the home does not say how far it is"))?;
+            let (offset, length) =
+                reached.ok_or_else(|| unexpected("the home does not say how far it is"))?;
             Ok(Answer::Incomplete { offset, length })
         }
         StatusCode::NOT_FOUND => Ok(Answer::Nothing),
