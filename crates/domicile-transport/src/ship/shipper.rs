@@ -242,7 +242,7 @@ impl Shipper {
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|source| cut().because(source))?.to_bytes();
-        understood(Response::from_parts(parts, body))
+        understood(&Response::from_parts(parts, body))
     }
 
     fn client(&self, home: &Place) -> Client<HttpConnector, Outgoing> {
@@ -320,7 +320,7 @@ impl Shipment {
 }
 
 /// What an answer says.
-fn understood(response: Response<Bytes>) -> Result<Answer> {
+fn understood(response: &Response<Bytes>) -> Result<Answer> {
     let (status, headers) = (response.status(), response.headers());
     match status {
         StatusCode::OK | StatusCode::CREATED => {
