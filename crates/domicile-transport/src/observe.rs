@@ -1,6 +1,8 @@
 //! The names of metrics of connections, all in one place: page `metrics.md` of the book lists them. No label ever names a
 //! tenant or a host; regions are those that are configured.
 
+use domicile::{Code, Error};
+
 /// A handshake ended, well or not. `region` is that of the other end, where it was believed.
 pub(crate) fn shook_hands(role: &'static str, outcome: &'static str, region: &str, group: &str) {
     metrics::counter!(
@@ -8,6 +10,14 @@ pub(crate) fn shook_hands(role: &'static str, outcome: &'static str, region: &st
         "role" => role, "outcome" => outcome, "region" => region.to_owned(), "group" => group.to_owned()
     )
     .increment(1);
+}
+
+/// A handshake came to nothing. Whoever refused has said why; that this end was refused is said here.
+pub(crate) fn failed(role: &'static str, error: &Error) {
+    shook_hands(role, error.code().as_str(), "", "");
+    if error.code() == Code::PeerDenied {
+        tracing::warn!(code = %error.code(), role, "{error}: the other end's log says by which rule");
+    }
 }
 
 /// So many connections are open, handshakes among them.

@@ -238,7 +238,7 @@ impl<T: Socket> Blocking<T> {
         let lease = match lease {
             Ok(lease) => lease,
             Err(error) => {
-                observe::shook_hands(role, error.code().as_str(), "", "");
+                observe::failed(role, &error);
                 self.connection.send_close_notify();
                 return Err(error);
             }

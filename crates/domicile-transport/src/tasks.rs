@@ -160,8 +160,7 @@ where
             }
         }
     };
-    let (tls, lease) =
-        outcome.inspect_err(|error| observe::shook_hands(role, error.code().as_str(), "", ""))?;
+    let (tls, lease) = outcome.inspect_err(|error| observe::failed(role, error))?;
     let peer = lease.peer();
     observe::shook_hands(role, "ok", peer.region().as_str(), peer.key_exchange());
     tracing::debug!(peer = %peer.identity(), key_exchange = peer.key_exchange(), role, "a connection is placed");

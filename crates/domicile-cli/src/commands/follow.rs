@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use domicile::{Class, Code, Error, Request, Result};
+use domicile_record::object::ObjectUrl;
 use domicile_record::{Follower, News, SegmentLane, Selection, State};
 
 use crate::arguments::Common;
@@ -29,8 +30,9 @@ pub(crate) async fn run(
     selection: Selection,
     report: &Report,
 ) -> Result<()> {
+    let is_object = |file: &OsString| file.to_str().is_some_and(ObjectUrl::is_one);
     let path = match files {
-        [file] if file != "-" => Path::new(file),
+        [file] if file != "-" && !is_object(file) => Path::new(file),
         _ => return Err(Error::new(Code::ArgumentInvalid, "what is followed is one file, or one directory")),
     };
     let at_path = |error: Error| error.at(path.display().to_string());
