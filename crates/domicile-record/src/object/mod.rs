@@ -11,8 +11,8 @@
 //!
 //! let object = ObjectUrl::parse("file:///srv/objects/voice.dseg")?;
 //! // One lane of however many, by three requests: the object's end, a page of its footer, the lane.
-//! let one = Selection::from(&acme).alone();
-//! let segment = Segment::open_source(&domicile, object.open()?, Purpose::Billing, one).await?;
+//! let one: Selection = (&acme).into();
+//! let segment = Segment::open_source(&domicile, object.open()?, Purpose::Billing, one.alone()).await?;
 //! for block in segment.blocks() {
 //!     println!("{} records", block?.len());
 //! }
