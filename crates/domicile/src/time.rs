@@ -56,7 +56,9 @@ impl Time {
 
 impl From<Timestamp> for Time {
     fn from(timestamp: Timestamp) -> Self {
-        Self(timestamp.as_microsecond())
+        // Downwards, on both sides of 1970: an instant is not moved ahead by what is left out of it.
+        let micros = timestamp.as_nanosecond().div_euclid(1000);
+        Self(i64::try_from(micros).unwrap_or_else(|_| timestamp.as_microsecond()))
     }
 }
 
@@ -153,6 +155,18 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_below_a_microsecond_is_left_out_downwards_before_1970_too() {
+        for (text, micros) in [
+            ("1970-01-01T00:00:00.000001999Z", 1),
+            ("1969-12-31T23:59:59.999999999Z", -1),
+            ("1969-12-31T23:59:59.999998001Z", -2),
+            ("1969-12-31T23:59:59.999998Z", -2),
+        ] {
+            assert_eq!(text.parse::<Time>().unwrap().micros(), micros, "{text}");
+        }
+    }
 
     #[test]
     fn times_are_shown_and_read_in_utc() {
