@@ -72,13 +72,18 @@ impl Moto {
             self.address,
             body.len()
         );
+        let answer = self.exchange(&request).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
+        if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() }
+    }
+
+    async fn exchange(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
-        if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() }
+        answer
     }
 
     /// Asks its S3 for something, as an administrator would: method, path with query, body. The status, and the answer.
@@ -90,10 +95,7 @@ impl Moto {
             self.address,
             body.len()
         );
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let answer = self.exchange(&request).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }

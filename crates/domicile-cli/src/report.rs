@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use domicile::{Class, Code, Domicile, Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -50,6 +51,15 @@ impl Report {
         if let Some(domicile) = domicile {
             domicile.close().await;
         }
+    }
+
+    /// How far something has come, of so many octets if that is known, for whoever looks at a terminal; nothing otherwise.
+    pub(crate) fn bar(&self, length: Option<u64>, template: &str) -> ProgressBar {
+        if self.json || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = length.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+        ProgressStyle::with_template(template).map_or(bar.clone(), |style| bar.with_style(style))
     }
 
     /// Says what was done, to whoever reads along.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use domicile::files::{is_over_a_network, make_directory, refuse_foreign_link, sync_directory};
+use domicile::files::{is_over_a_network, make_durable_directory, refuse_foreign_link, sync_directory};
 use domicile::{Code, Error, Result};
 
 use crate::format::SegmentHeader;
@@ -83,9 +83,7 @@ const SEGMENT_MODE: u32 = 0o644;
 impl Disk for LocalDisk {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         refuse_foreign_link(path).map_err(io::Error::other)?;
-        make_directory(path)?;
-        // Also of one that is there: whoever made it may have been killed before this.
-        sync_directory(path)
+        make_durable_directory(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

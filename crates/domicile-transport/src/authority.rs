@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domicile::files::NewFile;
 use domicile::random::{OsRandom, Randomness as _};
-use domicile::{Code, Error, Region, Result, Time};
+use domicile::{Code, Error, Region, Result, Time, hex};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
-use crate::certificate::{Certificate, RevocationList, hex};
+use crate::certificate::{Certificate, RevocationList};
 use crate::{Identity, files};
 
 /// How long before now a new certificate holds: clocks differ.
@@ -111,7 +111,7 @@ impl Authority {
         // A list is found by the name of its authority: two of one region, the old and the new, have two names.
         let mut mark = [0; 4];
         OsRandom.fill(&mut mark)?;
-        let mut params = params(format!("{} {}", subject(region), hex(&mark)), now, valid)?;
+        let mut params = params(format!("{} {}", subject(region), hex::encode(&mark)), now, valid)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
@@ -288,7 +288,9 @@ impl Authority {
     ) -> Result<RevocationList> {
         let entries = revoked.iter().map(|(serial, when)| {
             Ok(RevokedCertParams {
-                serial_number: SerialNumber::from_slice(&unhex(serial).ok_or_else(unreadable_serial)?),
+                serial_number: SerialNumber::from_slice(
+                    &hex::decode_any(serial).ok_or_else(unreadable_serial)?,
+                ),
                 revocation_time: offset(*when),
                 reason_code: None,
                 invalidity_date: None,
@@ -382,11 +384,6 @@ fn ia5(text: &str) -> Result<Ia5String> {
 fn offset(time: Time) -> OffsetDateTime {
     let seconds = u64::try_from(time.micros() / 1_000_000).unwrap_or_default();
     OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
 fn unreadable_serial() -> Error {

@@ -1,8 +1,6 @@
 //! What stands in a certificate, as far as anybody here asks. Whether it is true is the verifier's business.
 
-use std::fmt::Write as _;
-
-use domicile::{Code, Error, Result, Time};
+use domicile::{Code, Error, Result, Time, hex};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
@@ -67,7 +65,7 @@ impl Certificate {
         Ok(Self {
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
-            serial: hex(certificate.raw_serial()),
+            serial: hex::encode(certificate.raw_serial()),
             not_before: time(validity.not_before),
             not_after: time(validity.not_after),
             is_authority: basic.is_some_and(|basic| basic.value.ca),
@@ -129,7 +127,7 @@ impl RevocationList {
         let list = parsed_list(der)?;
         let revoked = list
             .iter_revoked_certificates()
-            .map(|entry| (hex(entry.raw_serial()), time(entry.revocation_date)))
+            .map(|entry| (hex::encode(entry.raw_serial()), time(entry.revocation_date)))
             .collect();
         Ok(Self {
             issuer: list.issuer().to_string(),
@@ -171,7 +169,7 @@ fn not_a_certificate() -> Error {
 
 /// SHA-256, by which people compare certificates.
 pub(crate) fn fingerprint(der: &CertificateDer<'_>) -> String {
-    hex(&Sha256::digest(der.as_ref()))
+    hex::encode(&Sha256::digest(der.as_ref()))
 }
 
 /// A time as everything else here has it. What has no end is written 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5), which is
@@ -180,14 +178,6 @@ fn time(time: ASN1Time) -> Time {
     let seconds = time.timestamp();
     let bound = if seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
     Time::from_micros(seconds.saturating_mul(1_000_000)).unwrap_or(bound.into())
-}
-
-pub(crate) fn hex(octets: &[u8]) -> String {
-    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, octet| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{octet:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use domicile::Clock;
 use rustls::crypto::CryptoProvider;
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as library;
+#[cfg(not(feature = "aws-lc-rs"))]
+use rustls::crypto::ring as library;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
@@ -34,32 +38,21 @@ impl Provider {
     }
 }
 
-/// TLS 1.3 suites, and the hybrid key exchange first: a client sends its share of that and of X25519 at once.
-#[cfg(feature = "aws-lc-rs")]
+/// TLS 1.3 suites, and the hybrid key exchange first, where the library has it: a client sends its share of that and of X25519
+/// at once.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+    use library::{cipher_suite, default_provider, kx_group};
+    #[cfg_attr(not(feature = "aws-lc-rs"), expect(unused_mut, reason = "ring has no hybrid key exchange"))]
+    let mut kx_groups = vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    #[cfg(feature = "aws-lc-rs")]
+    kx_groups.insert(0, kx_group::X25519MLKEM768);
     Arc::new(CryptoProvider {
         cipher_suites: vec![
             cipher_suite::TLS13_AES_256_GCM_SHA384,
             cipher_suite::TLS13_AES_128_GCM_SHA256,
             cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
-        ..default_provider()
-    })
-}
-
-/// The same without the hybrid key exchange, which ring does not have.
-#[cfg(not(feature = "aws-lc-rs"))]
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    use rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
-    Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            cipher_suite::TLS13_AES_256_GCM_SHA384,
-            cipher_suite::TLS13_AES_128_GCM_SHA256,
-            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
-        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        kx_groups,
         ..default_provider()
     })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use domicile::{Clock, Code, Config, Error, Result, SystemClock};
+use domicile::{Clock, Code, Config, Error, Result, SystemClock, hex};
 use rustls::client::Resumption;
 use rustls::pki_types::{DnsName, ServerName};
 use rustls::server::NoServerSessionStorage;
@@ -405,8 +405,11 @@ impl KeyFile {
 
 impl KeyLog for KeyFile {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
-        use crate::certificate::hex;
-        let line = zeroize::Zeroizing::new(format!("{label} {} {}\n", hex(client_random), hex(secret)));
+        let line = zeroize::Zeroizing::new(format!(
+            "{label} {} {}\n",
+            hex::encode(client_random),
+            hex::encode(secret)
+        ));
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = file.write_all(line.as_bytes()) {
             tracing::warn!(%error, "the log of keys could not be written");
@@ -535,7 +538,7 @@ mod tests {
             let octets = der.secret_der();
             // The scalar of a P-256 key in PKCS#8 begins at its 36th octet.
             let scalar = octets.get(36..68).unwrap();
-            assert!(!shown.contains(&crate::certificate::hex(scalar)));
+            assert!(!shown.contains(&domicile::hex::encode(scalar)));
             assert!(!shown.contains(&format!("{scalar:?}").trim_matches(['[', ']']).to_owned()));
         }
     }

@@ -39,6 +39,15 @@ pub fn make_directory(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// The same, and its name is durable: also that of one that is there, since whoever made it may have been killed before it was.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_durable_directory(path: &Path) -> io::Result<()> {
+    make_directory(path)?;
+    sync_directory(path)
+}
+
 /// Whether a file lies on a file system over a network, whose locks and syncs keep less than those of a disk.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub mod event_window;
 pub mod export;
 pub mod files;
 pub mod guard;
-mod hex;
+pub mod hex;
 pub mod home;
 mod kdf;
 pub mod keyring;

@@ -9,10 +9,11 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use domicile::{Class, Code, Error, Request, Result};
+use domicile::{Code, Error, Request, Result};
 use domicile_record::object::ObjectUrl;
-use domicile_record::{Follower, News, SegmentLane, Selection, State};
+use domicile_record::{Follower, News, Selection, State};
 
+use super::open::say_obstacles;
 use crate::arguments::Common;
 use crate::input;
 use crate::report::{Report, counted, output_failed};
@@ -50,25 +51,22 @@ pub(crate) async fn run(
     let state = loop {
         // Looked for first: what a writer wrote before it went is looked at once more.
         let abandoned = last.elapsed() >= SILENCE && follower.is_abandoned().map_err(at_path)?;
-        let ended = loop {
-            match follower.next().await.map_err(at_path)? {
-                News::Block(_, block) => {
-                    output.write_all(block.values()).map_err(output_failed)?;
-                    records += block.len() as u64;
-                    last = Instant::now();
-                }
-                News::Ended(state) => break Some(state),
-                _ => break None,
-            }
-        };
-        output.flush().map_err(output_failed)?;
+        let before = records;
+        let given = give(&mut follower, &mut output, &mut records).await;
+        let ended = given.map_err(|error| match error.code() {
+            Code::OutputFailed => error,
+            _ => at_path(error),
+        })?;
+        if records > before {
+            last = Instant::now();
+        }
         match ended {
             Some(state) => break state,
             None if abandoned => break State::Unfinished,
             None => tokio::time::sleep(PAUSE).await,
         }
     };
-    say_obstacles(follower.lanes(), path, names_lanes, report);
+    say_obstacles(follower.lanes(), &path.display().to_string(), names_lanes, report);
     if let Some(error) = state.obstacle() {
         report.fail(&at_path(error));
     }
@@ -82,20 +80,22 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Says which lanes could not be read. One that was erased is no failure, unless it was asked for by name.
-fn say_obstacles<'a>(
-    lanes: impl IntoIterator<Item = &'a SegmentLane>,
-    path: &Path,
-    names_lanes: bool,
-    report: &Report,
-) {
-    for lane in lanes {
-        let Some(obstacle) = lane.obstacle() else { continue };
-        match obstacle.class() {
-            Class::Erased if !names_lanes => {
-                report.warn(&format!("{}: lane {} of {} was erased", path.display(), lane.lane, lane.scope));
+/// Writes what became durable of a segment; its state, once all of it was given.
+async fn give(
+    follower: &mut Follower<File>,
+    output: &mut impl Write,
+    records: &mut u64,
+) -> Result<Option<State>> {
+    let ended = loop {
+        match follower.next().await? {
+            News::Block(_, block) => {
+                output.write_all(block.values()).map_err(output_failed)?;
+                *records += block.len() as u64;
             }
-            _ => report.fail(&obstacle.again().at(path.display().to_string())),
+            News::Ended(state) => break Some(state),
+            _ => break None,
         }
-    }
+    };
+    output.flush().map_err(output_failed)?;
+    Ok(ended)
 }

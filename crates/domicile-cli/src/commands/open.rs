@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use domicile::files::NewFile;
 use domicile::{Class, Code, Domicile, Error, Request, Result};
-use domicile_record::{Restored, Segment, Selection};
+use domicile_record::{Restored, Segment, SegmentLane, Selection};
 use serde::Serialize;
 
 use crate::arguments::{Common, Open};
@@ -237,16 +237,26 @@ impl Opening<'_> {
                 "{name}: the lanes keep no event times, so whole blocks were selected by when they were sealed"
             ));
         }
-        for lane in segment.lanes() {
-            let Some(obstacle) = lane.obstacle() else { continue };
-            if obstacle.class() == Class::Erased && !self.selection.names_lanes() {
-                report.warn(&format!("{name}: lane {} of {} was erased", lane.lane, lane.scope));
-                continue;
-            }
-            report.fail(&obstacle.again().at(name));
-        }
+        say_obstacles(segment.lanes(), name, self.selection.names_lanes(), report);
         if let Some(error) = segment.state().obstacle() {
             report.fail(&error.at(name));
         }
+    }
+}
+
+/// Says which lanes could not be read. One that was erased is no failure, unless it was asked for by name.
+pub(super) fn say_obstacles<'a>(
+    lanes: impl IntoIterator<Item = &'a SegmentLane>,
+    name: &str,
+    names_lanes: bool,
+    report: &Report,
+) {
+    for lane in lanes {
+        let Some(obstacle) = lane.obstacle() else { continue };
+        if obstacle.class() == Class::Erased && !names_lanes {
+            report.warn(&format!("{name}: lane {} of {} was erased", lane.lane, lane.scope));
+            continue;
+        }
+        report.fail(&obstacle.again().at(name));
     }
 }

@@ -72,7 +72,7 @@ fn json(file: String, recovery: Recovery) -> RecoverJson {
             if let Some((cut, kept)) = cut {
                 (json.cut, json.kept) = (cut.bytes, Some(kept.display().to_string()));
             }
-            let digits: String = caller.iter().map(|octet| format!("{octet:02x}")).collect();
+            let digits = domicile::hex::encode(&caller);
             json.caller = Some(digits).filter(|digits| !digits.is_empty());
             json.unverified = unverified;
         }

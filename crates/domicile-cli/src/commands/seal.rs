@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use domicile::engine::{Engines, Suite};
@@ -237,23 +236,12 @@ async fn read_all<O: Outlet<Sink = NewFile>>(
 }
 
 fn progress(inputs: &[Input], report: &Report) -> indicatif::ProgressBar {
-    if report.json || !io::IsTerminal::is_terminal(&io::stderr()) {
-        return indicatif::ProgressBar::hidden();
-    }
-    match inputs.iter().map(Input::length).sum::<Option<u64>>() {
-        Some(length) => {
-            let style = indicatif::ProgressStyle::with_template(
-                "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            );
-            let bar = indicatif::ProgressBar::new(length);
-            style.map_or(bar.clone(), |style| bar.with_style(style))
-        }
-        None => {
-            let style = indicatif::ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}");
-            let bar = indicatif::ProgressBar::new_spinner();
-            style.map_or(bar.clone(), |style| bar.with_style(style))
-        }
-    }
+    let length = inputs.iter().map(Input::length).sum::<Option<u64>>();
+    let template = match length {
+        Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        None => "{spinner} {bytes} {bytes_per_sec}",
+    };
+    report.bar(length, template)
 }
 
 async fn publish(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, Metadata, TryLockError};
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,15 +97,14 @@ async fn round(ship: &Ship, shipper: &Shipper, known: &mut Known, report: &Repor
                 && !known.is_settled(&path)
             {
                 // What cannot be read is told when it is shipped.
-                replaced.extend(
-                    File::open(&path).ok().and_then(|file| claims_to_replace(file).ok()).unwrap_or_default(),
-                );
-                found.push((path, is_directory));
+                let file = File::open(&path).ok();
+                let id = file.as_ref().and_then(|file| header_of(file).ok()).map(|header| header.id);
+                replaced.extend(file.and_then(|file| claims_to_replace(file).ok()).unwrap_or_default());
+                found.push((path, id, is_directory));
             }
         }
     }
-    for (path, in_directory) in found {
-        let id = File::open(&path).ok().and_then(|file| header_of(file).ok()).map(|header| header.id);
+    for (path, id, in_directory) in found {
         if id.is_some_and(|id| replaced.contains(&id)) {
             report.say(&format!("{}: another segment here replaces it; left out", path.display()));
             continue;
@@ -212,13 +211,7 @@ fn stamp_of(metadata: &Metadata) -> Stamp {
 
 /// How far a segment has come, where somebody looks.
 fn bar(path: &Path, length: u64, report: &Report) -> indicatif::ProgressBar {
-    if report.json || !io::stderr().is_terminal() {
-        return indicatif::ProgressBar::hidden();
-    }
-    let style = indicatif::ProgressStyle::with_template(
-        "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-    );
     let name = path.file_name().map(|name| name.to_string_lossy().chars().take(12).collect::<String>());
-    let bar = indicatif::ProgressBar::new(length).with_message(name.unwrap_or_default());
-    style.map_or(bar.clone(), |style| bar.with_style(style))
+    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    report.bar(Some(length), template).with_message(name.unwrap_or_default())
 }

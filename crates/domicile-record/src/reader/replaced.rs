@@ -18,9 +18,7 @@ pub async fn replaced_by<S: Source>(
     request: impl Into<Request>,
 ) -> Result<Vec<SegmentId>> {
     let file = SegmentFile::open(source)?;
-    let places = file.lanes_of(&Scope::of_region())?;
-    let names = |place| read_lane_open(&file, place).is_ok_and(|open| !open.descriptor.replaces.is_empty());
-    if !places.iter().any(names) {
+    if claimed(&file)?.is_empty() {
         return Ok(Vec::new());
     }
     // Lane 0 alone.
@@ -44,8 +42,13 @@ pub fn claims_to_replace<S: Source>(source: S) -> Result<Vec<SegmentId>> {
     if !file.has_whole_footer()? {
         return Ok(Vec::new());
     }
+    claimed(&file)
+}
+
+/// The segments that the opening of lane 0 names.
+fn claimed<S: Source>(file: &SegmentFile<S>) -> Result<Vec<SegmentId>> {
     let places = file.lanes_of(&Scope::of_region())?;
-    let opens = places.iter().filter_map(|place| read_lane_open(&file, place).ok());
+    let opens = places.iter().filter_map(|place| read_lane_open(file, place).ok());
     Ok(opens.flat_map(|open| open.descriptor.replaces).collect())
 }
 

@@ -5,7 +5,7 @@ use domicile::keyring::Lease;
 use domicile::{Code, Error, Period, Result};
 
 use super::index::IndexBuilder;
-use super::open_block::{BLOCK_REMAINDER_BYTES, OpenBlock};
+use super::open_block::{BLOCK_REMAINDER_BYTES, OpenBlock, SpareBlocks};
 use super::output::{Output, Sink};
 use super::sealing::{Sealed, Unsealed};
 use crate::block_buffer::BlockBuffer;
@@ -123,6 +123,20 @@ impl Lane {
     #[inline]
     pub(super) fn cost(&self, length: usize) -> usize {
         length + usize::from(self.stamp_bytes)
+    }
+
+    /// Makes the open block take a payload of so many octets, and puts the lane among those that fill. Returns how many octets of
+    /// memory that took.
+    pub(super) fn make_room(
+        &mut self,
+        payload_bytes: usize,
+        spare: &mut SpareBlocks,
+        filling: &mut Vec<u32>,
+    ) -> usize {
+        if !std::mem::replace(&mut self.is_filling, true) {
+            filling.push(self.key.lane.0);
+        }
+        self.open.make_room(spare, payload_bytes)
     }
 
     /// Octets of payload of the open block, as far as it is filled.

@@ -370,10 +370,7 @@ impl<S: Sink> SegmentWriter<S> {
             check_stamp(slot.contents, stamp)?;
             slot.check_lease()?;
             slot.long = LongRecord::Begun(stamp);
-            self.open_bytes += slot.open.make_room(&mut self.spare, block_bytes);
-            if !std::mem::replace(&mut slot.is_filling, true) {
-                self.filling.push(lane.0);
-            }
+            self.open_bytes += slot.make_room(block_bytes, &mut self.spare, &mut self.filling);
             let free = block_bytes - slot.open.record_bytes();
             let (now, later) = piece.split_at_checked(free).unwrap_or((piece, &[]));
             slot.open.buffer.append(now);
@@ -701,10 +698,7 @@ impl<S: Sink> SegmentWriter<S> {
             self.queue_block(index, false)?;
         }
         if let Some(slot) = self.lanes.get_mut(index) {
-            self.open_bytes += slot.open.make_room(&mut self.spare, payload_bytes);
-            if !std::mem::replace(&mut slot.is_filling, true) {
-                self.filling.push(lane.0);
-            }
+            self.open_bytes += slot.make_room(payload_bytes, &mut self.spare, &mut self.filling);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 
 use base64ct::{Base64, Encoding as _};
 
-use crate::certificate::hex;
+use domicile::hex;
 
 /// BLAKE3 of a file, 32 octets. In HTTP it stands in `Repr-Digest` (RFC 9530) as `blake3=:<base64>:` where it is sent, and in
 /// `ETag` as `"blake3-<64 hexadecimal digits>"` where it is answered.
@@ -67,32 +67,14 @@ impl Digest {
 
     /// Reads 64 hexadecimal digits in lower case.
     pub(super) fn from_hex(text: &str) -> Option<Self> {
-        octets(text).map(Self)
+        hex::decode(text).map(Self)
     }
-}
-
-/// 32 octets of 64 hexadecimal digits in lower case.
-pub(super) fn octets(text: &str) -> Option<[u8; 32]> {
-    let value = |digit: &u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let mut octets = [0; 32];
-    if text.len() != 2 * octets.len() {
-        return None;
-    }
-    for (octet, pair) in octets.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *octet = value(high)? << 4 | value(low)?;
-    }
-    Some(octets)
 }
 
 impl fmt::Display for Digest {
     /// Shows 64 hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 

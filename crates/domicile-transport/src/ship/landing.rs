@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use domicile::files::{is_over_a_network, make_directory, sync_directory};
+use domicile::files::{is_over_a_network, make_durable_directory};
 use domicile::{Clock, Code, Domicile, Error, Place, Result, SystemClock};
 use domicile_record::format::{SegmentHeader, SegmentId};
 use domicile_record::header_of;
@@ -142,9 +142,7 @@ impl Landing {
                 .at(directory.display().to_string())
         };
         let incoming = directory.join(Self::INCOMING);
-        if make_directory(&incoming).map_err(failed)? {
-            sync_directory(&incoming).map_err(failed)?;
-        }
+        make_durable_directory(&incoming).map_err(failed)?;
         let lock = File::create(incoming.join("lock")).map_err(failed)?;
         if is_over_a_network(&lock).map_err(failed)? {
             let what = "a file system over a network does not keep what is acknowledged here";

@@ -52,5 +52,5 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// A segment's name, of 64 hexadecimal digits in lower case.
 fn segment_id(text: &str) -> Option<SegmentId> {
-    digest::octets(text).map(SegmentId)
+    domicile::hex::decode(text).map(SegmentId)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use domicile::files::{make_directory, sync_directory};
+use domicile::files::{make_durable_directory, sync_directory};
 use domicile_record::format::SegmentId;
 
 use super::digest::Digest;
@@ -72,9 +72,7 @@ impl Part {
         total: u64,
         digest: Option<Digest>,
     ) -> io::Result<Self> {
-        if make_directory(directory)? {
-            sync_directory(directory)?;
-        }
+        make_durable_directory(directory)?;
         let [path, mark_path] = paths(directory, id);
         let create = |path: &Path| {
             OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(MODE).open(path)

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::routing::{MethodRouter, get};
 use axum::{Router, response::Response};
-use bytes::Bytes;
 use domicile::processing::Processing;
 use domicile::{Code, Error};
 use domicile_record::format::SegmentId;
@@ -21,7 +19,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
 use super::failure::Failure;
-use super::landing::{Landing, Status, blocking};
+use super::landing::{Landing, Status};
 use super::outgoing::Outgoing;
 use super::request::Sent;
 use super::shelf::Kept;
@@ -184,7 +182,7 @@ fn part_of(file: File, length: u64, kept: &Kept, headers: &HeaderMap) -> Result<
         Some(_) => None,
     };
     let Range { start, end } = range.clone().unwrap_or(0..length);
-    let mut response = Response::new(Body::new(outgoing(file, start, end - start)));
+    let mut response = Response::new(Body::new(Outgoing::of(Arc::new(file), start..end, drop)));
     if range.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         if let Ok(range) = ContentRange::bytes(start..end, length) {
@@ -221,28 +219,6 @@ fn bounded(range: (std::ops::Bound<u64>, std::ops::Bound<u64>), length: u64) -> 
 fn unsatisfiable(length: u64) -> Failure {
     let error = Error::new(Code::ShipmentInvalid, "there is no such range").rule(format!("{length} octets"));
     Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, error)
-}
-
-/// Reads a file as fast as somebody takes it.
-fn outgoing(file: File, at: u64, length: u64) -> Outgoing {
-    let (sender, body) = Outgoing::new(length);
-    tokio::spawn(async move {
-        let (file, mut at, end) = (Arc::new(file), at, at + length);
-        while at < end {
-            let file = Arc::clone(&file);
-            let read = blocking(move || {
-                let mut bytes = vec![0; usize::try_from((end - at).min(256 << 10)).unwrap_or_default()];
-                file.read_exact_at(&mut bytes, at).map(|()| Bytes::from(bytes))
-            });
-            let Ok(read) = read.await else { return };
-            at += read.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            let failed = read.is_err();
-            if sender.send(read).await.is_err() || failed {
-                return;
-            }
-        }
-    });
-    body
 }
 
 /// The name of a segment.

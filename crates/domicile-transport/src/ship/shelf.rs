@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use domicile::files::{NewFile, make_directory, rename_to_new, sync_directory};
+use domicile::files::{NewFile, make_durable_directory, rename_to_new, sync_directory};
 use domicile::{Code, Error, Region, Result};
 use domicile_record::format::{Origin, SegmentHeader, SegmentId};
 use domicile_record::header_of;
@@ -158,9 +158,7 @@ impl Shelf {
         let mut directory = self.root.clone();
         for component in below.unwrap_or(Path::new("")).components() {
             directory.push(component);
-            if make_directory(&directory)? {
-                sync_directory(&directory)?;
-            }
+            make_durable_directory(&directory)?;
         }
         Ok(())
     }

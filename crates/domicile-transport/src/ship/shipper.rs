@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +18,6 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
 use super::digest::Digest;
 use super::examine::{Examined, examine};
@@ -30,9 +28,6 @@ use super::{REPR_DIGEST, SEGMENT_EDITION, SEGMENT_ORIGIN, SEGMENT_STATE, UPLOAD_
 use crate::HttpConnector;
 use crate::exchange::Exchange;
 use crate::transport::Transport;
-
-/// What is read of a file at once.
-const READ_BYTES: usize = 256 << 10;
 
 /// What is read of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -225,10 +220,14 @@ impl Shipper {
         let uri = format!("https://{}/v1/segments/{id}", self.to.authority().map_or("", |of| of.as_str()));
         let request = Request::builder().uri(uri);
         let request = match from {
-            None => request.method(Method::HEAD).body(Outgoing::new(0).1),
+            None => request.method(Method::HEAD).body(Outgoing::empty()),
             Some(from) => {
-                let (sender, body) = Outgoing::new(total - from);
-                tokio::spawn(shipment.clone().send(from, sender));
+                let on_its_way = shipment.clone();
+                let body = Outgoing::of(Arc::clone(&shipment.file), from..total, move |piece| {
+                    let length = piece.end - piece.start;
+                    on_its_way.sent.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+                    on_its_way.progress(piece.end);
+                });
                 let mut request =
                     request.method(Method::PUT).header(REPR_DIGEST, shipment.examined.digest.repr());
                 if from > 0 {
@@ -295,27 +294,6 @@ impl Shipment {
         Err(Error::new(Code::ShipmentConflict, "the home has another file under the name of this segment")
             .rule(format!("BLAKE3 here: {}; there: {}", self.examined.digest, kept.digest))
             .advise("compare the two: one of them was changed, or is of another edition"))
-    }
-
-    /// Reads the file as fast as it is taken.
-    async fn send(self, from: u64, sender: mpsc::Sender<io::Result<Bytes>>) {
-        let (mut at, end) = (from, self.examined.bytes);
-        while at < end {
-            let file = Arc::clone(&self.file);
-            let read = blocking(move || {
-                let length = usize::try_from((end - at).min(READ_BYTES as u64)).unwrap_or_default();
-                let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, at).map(|()| Bytes::from(bytes))
-            });
-            let Ok(read) = read.await else { return };
-            let length = read.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            at += length;
-            if sender.send(read).await.is_err() || length == 0 {
-                return;
-            }
-            self.sent.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
-            self.progress(at);
-        }
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use domicile::{Code, Domicile, Error, Request, Result};
 use domicile_record::format::SegmentId;
-use domicile_record::{Follower, News, Segment, Selection, header_of, is_finished, replaced_by};
+use domicile_record::{Follower, Segment, Selection, header_of, is_finished, replaced_by};
 
-use super::{PAUSE, SILENCE, say_obstacles};
+use super::super::open::say_obstacles;
+use super::{PAUSE, SILENCE, give};
 use crate::report::{Report, Stdout, counted, output_failed};
 
 /// How often the directory is looked through.
@@ -160,7 +161,12 @@ impl Following<'_> {
         });
         self.output.flush().map_err(output_failed)?;
         given?;
-        say_obstacles(segment.lanes(), path, self.selection.names_lanes(), self.report);
+        say_obstacles(
+            segment.lanes(),
+            &path.display().to_string(),
+            self.selection.names_lanes(),
+            self.report,
+        );
         self.say_end(path, records, segment.state().as_str());
         Ok(None)
     }
@@ -204,25 +210,28 @@ impl Following<'_> {
     async fn give(&mut self) -> Result<()> {
         let mut number = 0;
         while let Some(one) = self.followed.get_mut(number) {
-            let over = loop {
-                match one.follower.next().await {
-                    Ok(News::Block(_, block)) => {
-                        self.output.write_all(block.values()).map_err(output_failed)?;
-                        one.records += block.len() as u64;
-                        one.last = Instant::now();
-                    }
-                    Ok(News::Ended(state)) => break Some(state.as_str()),
-                    Ok(_) => break None,
-                    Err(error) => {
-                        self.report.fail(&error.at(one.path.display().to_string()));
-                        break Some("given up");
-                    }
+            let before = one.records;
+            let over = match give(&mut one.follower, &mut self.output, &mut one.records).await {
+                Ok(ended) => ended.map(|state| state.as_str()),
+                Err(error) if error.code() == Code::OutputFailed => return Err(error),
+                Err(error) => {
+                    // What was given before it is everybody's.
+                    self.output.flush().map_err(output_failed)?;
+                    self.report.fail(&error.at(one.path.display().to_string()));
+                    Some("given up")
                 }
             };
-            self.output.flush().map_err(output_failed)?;
+            if one.records > before {
+                one.last = Instant::now();
+            }
             if let Some(state) = over {
                 let one = self.followed.remove(number);
-                say_obstacles(one.follower.lanes(), &one.path, self.selection.names_lanes(), self.report);
+                say_obstacles(
+                    one.follower.lanes(),
+                    &one.path.display().to_string(),
+                    self.selection.names_lanes(),
+                    self.report,
+                );
                 self.say_end(&one.path, one.records, state);
             } else {
                 number += 1;

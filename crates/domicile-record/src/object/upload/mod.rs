@@ -426,7 +426,7 @@ impl<S: Source> Upload<'_, S> {
             hash.update(&bytes);
             at += bytes.len() as u64;
         }
-        Ok(hash.finalize().iter().map(|octet| format!("{octet:02x}")).collect())
+        Ok(domicile::hex::encode(&hash.finalize()))
     }
 
     async fn send(&self, store: &dyn MultipartStore, mut state: State) -> Result<(u64, u64), Cut> {
