@@ -342,3 +342,35 @@ async fn rows_that_are_put_back_from_an_old_file_are_refused() {
     assert_eq!(obstacle(&process, &kept).await, Some(Code::KeyUnverified));
     process.close().await;
 }
+
+/// Whoever begins while others of its host go on may hear of what they saw later than of the store itself: that is no earlier
+/// state of it.
+#[tokio::test]
+async fn processes_that_begin_while_others_go_on_know_their_store() {
+    let home = Home::of(&["acme"]).await;
+    std::thread::scope(|threads| {
+        for process in 0..4 {
+            let home = &home;
+            threads.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    for round in 0..12 {
+                        let domicile = home.restarted().await;
+                        let scope = scope(&format!("tenant-{process}-{round}"));
+                        domicile.choose_home(&scope, "eu-central-1").await.unwrap();
+                        let permit = domicile.permit(&scope, Action::Seal).await.unwrap();
+                        let period = domicile.period(&RecordType::VOICE, domicile.now()).unwrap();
+                        domicile.keyring().sealing_leaf(permit, period).await.unwrap();
+                        let permit = domicile.permit(&scope, manage()).await.unwrap();
+                        domicile.keyring().rotate(permit).await.unwrap();
+                        domicile.close().await;
+                    }
+                });
+            });
+        }
+    });
+}
+
+fn manage() -> Action {
+    Action::Manage(Purpose::Maintenance.into())
+}

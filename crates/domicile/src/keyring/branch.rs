@@ -95,12 +95,22 @@ impl RegionKeys {
             Some(stored) => Ok(stored.standing()?.identity.version),
             None => self.generate_branch(slot.clone(), 1).await,
         };
-        let version = self.sealing_branches.get(&(owner.clone(), month), |_| true, newest).await?;
-        let branch = self.branch(owner, month, *version).await?;
-        if branch.state == KeyState::Active {
-            Ok(branch)
-        } else {
-            Err(sealing_no_longer(&slot, branch.state))
+        let at = (owner.clone(), month);
+        let mut looked_again = false;
+        loop {
+            let version = self.sealing_branches.get(&at, |_| true, newest).await?;
+            let branch = self.branch(owner, month, *version).await.and_then(|branch| match branch.state {
+                KeyState::Active => Ok(branch),
+                state => Err(sealing_no_longer(&slot, state)),
+            });
+            match branch {
+                // A newer one may seal by now than the one that was at hand.
+                Err(error) if error.code() == Code::KeyDestroyed && !looked_again => {
+                    self.sealing_branches.stale(&at).await;
+                    looked_again = true;
+                }
+                branch => return branch,
+            }
         }
     }
 

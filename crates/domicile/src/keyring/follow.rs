@@ -146,11 +146,11 @@ impl Follower {
 
     async fn poll(&self, keys: &RegionKeys, followed: &mut Option<Followed>) -> Result<()> {
         let ledger = &keys.ledger;
-        let mark = ledger.store.mark().await?;
         let Some(before) = followed.clone() else {
-            *followed = Some(self.begin(ledger, mark).await?);
+            *followed = Some(self.begin(ledger).await?);
             return Ok(());
         };
+        let mark = ledger.store.mark().await?;
         if mark == before.mark {
             return Ok(());
         }
@@ -193,7 +193,8 @@ impl Follower {
     }
 
     /// The first poll: the store must be the one that this host knew, or a later one.
-    async fn begin(&self, ledger: &Ledger, mark: StoreMark) -> Result<Followed> {
+    async fn begin(&self, ledger: &Ledger) -> Result<Followed> {
+        let mark = self.check_seen(ledger).await?;
         let head = ledger.store.ledger_head(&ledger.region).await?;
         if let Some(head) = &head {
             ledger.verify(head)?;
@@ -203,7 +204,6 @@ impl Follower {
             digest: head.as_ref().map_or([0; 32], digest),
             mark,
         };
-        self.check_seen(ledger, &followed.mark).await?;
         let mut orders = Orders::default();
         let mut after = 0;
         loop {
@@ -221,14 +221,19 @@ impl Follower {
         Ok(followed)
     }
 
-    /// Whether a store is the one that this host knew, or a later one. Nothing is remembered.
-    pub(crate) async fn check_seen(&self, ledger: &Ledger, mark: &StoreMark) -> Result<()> {
-        let Some(seen) = self.seen(ledger)? else { return Ok(()) };
-        let back = seen.is_behind(mark) || !self.remembers(ledger, &seen).await?;
-        if back && !self.made_good(ledger, &seen, mark).await? {
+    /// How far a store has come that is the one that this host knew, or a later state of it. Nothing is remembered.
+    ///
+    /// What was seen is read before the store is asked: other processes of this host go on meanwhile, and what they see then is
+    /// ahead of what the store said before.
+    pub(crate) async fn check_seen(&self, ledger: &Ledger) -> Result<StoreMark> {
+        let seen = self.seen(ledger)?;
+        let mark = ledger.store.mark().await?;
+        let Some(seen) = seen else { return Ok(mark) };
+        let back = seen.is_behind(&mark) || !self.remembers(ledger, &seen).await?;
+        if back && !self.made_good(ledger, &seen, &mark).await? {
             return Err(other_store(ledger));
         }
-        Ok(())
+        Ok(mark)
     }
 
     /// What this host saw before this process began.

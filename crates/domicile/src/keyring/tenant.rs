@@ -10,11 +10,12 @@ use zeroize::Zeroizing;
 
 use super::branch::{BranchKey, event, rolled_back, sealing_no_longer, unverified};
 use super::commitment::{commit, committed, name_and_commit};
+use super::erase::TRIES;
 use super::region::RegionKeys;
 use super::tombstone::{Cause, Destroyed, Erased, Subject};
 use crate::audit::EventKind;
 use crate::error::{Class, Code, Error, Result};
-use crate::ledger::content;
+use crate::ledger::{content, overtaken};
 use crate::period::Period;
 use crate::puncture::{LeafNumber, Tree};
 use crate::scope::{Scope, TenantId};
@@ -200,16 +201,32 @@ impl RegionKeys {
         self.open_row(stored.standing()?).await
     }
 
-    /// Opens a row: the branch key that it names, its tag, its commitment, its tree.
-    pub(super) async fn open_row(&self, row: KeyRow) -> Result<TenantKey> {
+    /// Opens a row, or the one that stands in its place: a rotation elsewhere may have sealed it anew since it was read, and
+    /// destroyed the branch key that it lay under.
+    pub(super) async fn open_row(&self, mut row: KeyRow) -> Result<TenantKey> {
+        for _ in 0..TRIES {
+            let error = match self.open_read(&row).await {
+                Err(error) if error.code() == Code::KeyDestroyed && row.state != KeyState::Destroyed => error,
+                opened => return opened,
+            };
+            match self.store.find(&row.identity).await? {
+                Some(stored) if stored.row.generation > row.generation => row = stored.standing()?,
+                _ => return Err(error),
+            }
+        }
+        Err(overtaken(&self.place.region))
+    }
+
+    /// Opens a row as it was read: the branch key that it names, its tag, its commitment, its tree.
+    async fn open_read(&self, row: &KeyRow) -> Result<TenantKey> {
         let slot = &row.identity.slot;
         if slot.region != self.place.region || slot.kind != crate::context::KeyKind::Tenant {
             return Err(unverified(slot));
         }
         if row.state == KeyState::Destroyed {
-            return Err(self.destroyed(&row).await?);
+            return Err(self.destroyed(row).await?);
         }
-        let (owner, version) = parent(&row);
+        let (owner, version) = parent(row);
         let branch = self.branch(&owner, slot.period.month(), version).await?;
         let mut input = Decoder::new(&row.sealed);
         let nonce: [u8; NONCE_BYTES] = input.array("nonce").map_err(|_| unverified(slot))?;
@@ -224,11 +241,12 @@ impl RegionKeys {
                 &tag.into(),
             )
             .map_err(|_| unverified(slot))?;
-        if !committed(COMMITMENT_LABEL, &row, &payload) {
+        if !committed(COMMITMENT_LABEL, row, &payload) {
             return Err(unverified(slot));
         }
         let tree = Tree::decode(&payload).map_err(|source| unverified(slot).because(source))?;
         let KeyRow { identity, generation, name, state, .. } = row;
+        let (identity, generation, name, state) = (identity.clone(), *generation, *name, *state);
         Ok(TenantKey { identity, generation, name, state, tree, branch })
     }
 
