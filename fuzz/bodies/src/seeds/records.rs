@@ -137,6 +137,8 @@ pub(super) fn fields() -> Vec<(&'static str, Vec<u8>)> {
         ("time-in-milliseconds", time("1795509000250")),
         ("time-of-mail", time("Tue, 24 Nov 2026 08:30:00 +0000")),
         ("date", time(" 2026-11-24\n")),
+        // Found by fuzzing: it was read as two instants.
+        ("time-before-1970-with-nanoseconds", time("1013-11-24T08:30:00,201555026-17")),
     ]
 }
 

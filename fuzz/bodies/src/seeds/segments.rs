@@ -72,7 +72,15 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("region-elsewhere", rebuilt(0, &[(Step::Header, [5, 0, 0])])),
         ("header-of-another-segment", rebuilt(0, &[(Step::Header, [3, 0, 0])])),
+        // Found by fuzzing: it is some of that segment then, and opens as that.
+        ("header-and-blocks-of-another-segment", by_two_engines(rebuilt(0, &of_another()))),
     ]
+}
+
+/// The header of another segment, and its blocks up to the first with data, each in its own place.
+fn of_another() -> Vec<(Step, [u8; 3])> {
+    let blocks = (0..=8).map(|place| (Step::Replace, [place, place, 0]));
+    std::iter::once((Step::Header, [3, 0, 0])).chain(blocks).collect()
 }
 
 fn two(number: usize) -> [u8; 2] {
