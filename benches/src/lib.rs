@@ -1,6 +1,6 @@
 //! Floor, ideal, this library and its peers over the same records, interleaved in one run; with `keys`, the key
 //! hierarchy; with `commit`, the commit path; with `lanes`, many lanes and several writers; with `compaction`, what a busy
-//! recorder leaves, before and behind compaction; with `tls`, connections.
+//! recorder leaves, before and behind compaction; with `tls`, connections; with `shipping`, segments on their way home.
 //!
 //! Ratios are the result; absolute figures are notes. What each case does stands with it; all of them
 //! move the same records, and say so: a case that saw other octets fails the run. The peers are in a package of their own,
@@ -14,6 +14,7 @@
     reason = "a bench that cannot run has nothing else to do than stop"
 )]
 
+mod beside;
 mod commit;
 mod compaction;
 mod counter;
@@ -23,10 +24,12 @@ mod keys;
 mod lanes;
 mod machine;
 mod peak;
+mod plain_tls;
 mod plot;
 mod records;
 mod rounds;
 mod segment;
+mod shipping;
 mod table;
 mod tls;
 
@@ -84,6 +87,7 @@ pub fn run(peers: Peers) {
             "compaction" => return compaction::run(rest),
             "records" => return records::run(rest),
             "read" => return files::run(rest),
+            "shipping" => return shipping::run(rest),
             "tls" => return tls::run(rest),
             peak::CHILD => return peak_of(rest, peers),
             _ => {}
@@ -96,7 +100,7 @@ pub fn run(peers: Peers) {
         [engine] if Engine::available().iter().any(|known| known.as_str() == engine) => engine,
         _ => {
             eprintln!(
-                "usage: scripts/bench [keys|commit|lanes|compaction|records|read|tls] [--quick] [ENGINE | SECTION]"
+                "usage: scripts/bench [keys|commit|lanes|compaction|records|read|tls|shipping] [--quick] [ENGINE | SECTION]"
             );
             std::process::exit(2);
         }

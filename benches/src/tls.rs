@@ -5,24 +5,18 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use domicile_tests::hosts::{Hosts, NAME, REGIONS, by_name, known};
+use domicile_tests::hosts::{Hosts, by_name, known};
 use domicile_transport::{Acceptor, Connector, Exchange};
-use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde::Serialize;
 
-use crate::rounds::{median, spread};
+use crate::beside::{Row, print, rows};
+use crate::plain_tls::Plain;
 
-const CHUNK_BYTES: usize = 1 << 16;
+pub(crate) const CHUNK_BYTES: usize = 1 << 16;
 
 /// What `target/bench/tls.json` holds.
 #[derive(Serialize)]
@@ -34,84 +28,6 @@ struct Results {
     handshakes_a_round: usize,
     streams: Vec<Row>,
     handshakes: Vec<Row>,
-}
-
-#[derive(Serialize)]
-struct Row {
-    name: String,
-    /// Octets, or handshakes, a second.
-    a_second: f64,
-    /// Beside the first of its kind that is plain rustls: least, median and most of the rounds.
-    ratio: Option<[f64; 3]>,
-}
-
-/// How two plain ends are set up.
-struct Plain {
-    client: Arc<ClientConfig>,
-    server: Arc<ServerConfig>,
-}
-
-impl Plain {
-    /// Mutual authentication by rustls's own verifiers, with revocation lists, and no resumption: what anybody would write.
-    fn new(hosts: &Hosts, post_quantum: bool) -> Self {
-        let mut provider = default_provider();
-        provider.kx_groups = if post_quantum {
-            vec![kx_group::X25519MLKEM768, kx_group::X25519]
-        } else {
-            vec![kx_group::X25519]
-        };
-        let provider = Arc::new(provider);
-        let (mut roots, mut lists) = (RootCertStore::empty(), Vec::new());
-        for (region, _) in REGIONS {
-            roots
-                .add(CertificateDer::from_pem_file(hosts.file(&format!("{region}.authority.pem"))).unwrap())
-                .unwrap();
-            let list = hosts.file(&format!("{region}.authority.crl"));
-            lists.push(CertificateRevocationListDer::from_pem_file(list).unwrap());
-        }
-        let roots = Arc::new(roots);
-        let own = |region: &str| {
-            let chain = CertificateDer::pem_file_iter(hosts.file(&format!("{region}.store.pem"))).unwrap();
-            let key = PrivateKeyDer::from_pem_file(hosts.file(&format!("{region}.store.key"))).unwrap();
-            (chain.map(|certificate| certificate.unwrap()).collect::<Vec<_>>(), key)
-        };
-        let servers = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
-        let servers = servers.with_crls(lists.clone()).enforce_revocation_expiration().build().unwrap();
-        let clients = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-        let clients = clients.with_crls(lists).enforce_revocation_expiration().build().unwrap();
-        let only_13 = &[&rustls::version::TLS13];
-        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(only_13)
-            .unwrap();
-        let client = client.dangerous().with_custom_certificate_verifier(servers);
-        let (chain, key) = own("eu-west-1");
-        let mut client = client.with_client_auth_cert(chain, key).unwrap();
-        client.resumption = Resumption::disabled();
-        let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(only_13).unwrap();
-        let (chain, key) = own("eu-central-1");
-        let mut server = server.with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap();
-        server.send_tls13_tickets = 0;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        Self { client: Arc::new(client), server: Arc::new(server) }
-    }
-
-    fn connect<T: Read + Write>(&self, socket: T) -> StreamOwned<ClientConnection, T> {
-        let name = ServerName::try_from(NAME).unwrap();
-        let mut tls =
-            StreamOwned::new(ClientConnection::new(Arc::clone(&self.client), name).unwrap(), socket);
-        while tls.conn.is_handshaking() || tls.conn.wants_write() {
-            tls.conn.complete_io(&mut tls.sock).unwrap();
-        }
-        tls
-    }
-
-    fn accept<T: Read + Write>(&self, socket: T) -> StreamOwned<ServerConnection, T> {
-        let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(&self.server)).unwrap(), socket);
-        while tls.conn.is_handshaking() || tls.conn.wants_write() {
-            tls.conn.complete_io(&mut tls.sock).unwrap();
-        }
-        tls
-    }
 }
 
 pub(crate) fn run(arguments: &[String]) {
@@ -157,28 +73,8 @@ pub(crate) fn run(arguments: &[String]) {
     println!("written to target/bench/tls.json");
 }
 
-fn print(row: &Row, figure: f64) {
-    let (ratio, spread) = row.ratio.map_or_else(Default::default, |[low, ratio, high]| {
-        (format!("{ratio:.3}"), format!("{low:.2}-{high:.2}"))
-    });
-    println!("{:<44} {figure:>12.0} {ratio:>9} {spread:>13}", row.name);
-}
-
-/// Seconds that each contender took, by round; `plain` is what it is held against.
-fn rows<const N: usize>(names: [(&str, Option<usize>); N], seconds: &[Vec<f64>; N], units: f64) -> Vec<Row> {
-    let ratio = |own: &[f64], plain: usize| {
-        spread(seconds[plain].iter().zip(own).map(|(plain, own)| plain / own).collect())
-    };
-    let row = |((name, plain), own): (&(&str, Option<usize>), &Vec<f64>)| Row {
-        name: (*name).to_owned(),
-        a_second: units / median(own),
-        ratio: plain.map(|plain| ratio(own, plain)),
-    };
-    names.iter().zip(seconds).map(row).collect()
-}
-
 /// Sends so much one way, and waits for one octet back: seconds of that, without the handshake.
-fn send(mut from: impl Read + Write, bytes: usize) -> f64 {
+pub(crate) fn send(mut from: impl Read + Write, bytes: usize) -> f64 {
     let chunk = vec![7_u8; CHUNK_BYTES];
     let began = Instant::now();
     for _ in 0..bytes / CHUNK_BYTES {
@@ -189,7 +85,7 @@ fn send(mut from: impl Read + Write, bytes: usize) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-fn receive(mut to: impl Read + Write, bytes: usize) {
+pub(crate) fn receive(mut to: impl Read + Write, bytes: usize) {
     let (mut left, mut chunk) = (bytes, vec![0; CHUNK_BYTES]);
     while left > 0 {
         let count = to.read(&mut chunk).unwrap();

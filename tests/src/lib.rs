@@ -23,6 +23,7 @@ pub mod program;
 pub mod softhsm;
 #[cfg(feature = "key-services")]
 pub mod vault;
+pub mod way;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

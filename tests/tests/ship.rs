@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domicile::{Code, Domicile};
@@ -19,6 +21,7 @@ use domicile_record::format::SegmentHeader;
 use domicile_record::header_of;
 use domicile_tests::Home;
 use domicile_tests::hosts::{Hosts, by_name, known};
+use domicile_tests::way::{Fault, pass_all};
 use domicile_transport::ship::{Landing, Limits, Patience, Server, Shipper};
 use domicile_transport::{Exchange, PlacedStream, Tasks, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -325,6 +328,49 @@ async fn a_segment_that_is_cut_anywhere_goes_on_from_there() {
         assert_eq!(serving.segments(), BTreeMap::from([(path(&segment), segment.clone())]), "cut at {cut}");
         assert_eq!(serving.parts(), Vec::<String>::new());
         fs::remove_file(serving.directory.join(path(&segment))).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shipper_whose_way_is_cut_at_any_octet_of_either_direction_comes_home_once() {
+    let home = Home::of(&["acme"]).await;
+    let serving = Serving::new(&home).await;
+    let segment = home.sealed(&["acme"]).await;
+    let (_directory, file) = in_a_file(&segment);
+    let way = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = way.local_addr().unwrap().port();
+    let mut patience = Patience::default();
+    (patience.attempts_max, patience.wait_min) = (4, Duration::from_millis(1));
+    // The first connection has the fault; those that follow have none.
+    let ship = async |up: Fault, down: Fault| {
+        let (way, to, ends) = (way.try_clone().unwrap(), serving.address, Arc::new(AtomicBool::new(false)));
+        let is_over = Arc::clone(&ends);
+        let passes = std::thread::spawn(move || pass_all(&way, to, up, down, &is_over));
+        let shipper = Shipper::new(&serving.hosts.store("us-east-1"), &format!("https://localhost:{port}"));
+        let shipped = shipper.unwrap().patience(patience).ship(&file, None).await;
+        ends.store(true, Ordering::SeqCst);
+        // One more, which says that no more come.
+        drop(std::net::TcpStream::connect(("127.0.0.1", port)));
+        let passed = tokio::task::spawn_blocking(|| passes.join().unwrap()).await.unwrap();
+        let shipped = shipped.unwrap_or_else(|error| panic!("{up:?} {down:?}: {error:?}"));
+        assert_eq!(shipped.kept.length, segment.len() as u64);
+        assert_eq!(
+            serving.segments(),
+            BTreeMap::from([(path(&segment), segment.clone())]),
+            "{up:?} {down:?}"
+        );
+        assert_eq!(serving.parts(), Vec::<String>::new());
+        fs::remove_file(serving.directory.join(path(&segment))).unwrap();
+        passed
+    };
+    let [up, down] = ship(Fault::None, Fault::None).await;
+    assert!(up > segment.len() && down > 1000, "{up} {down}");
+    let step = if domicile_tests::long_form() { 1 } else { 61 };
+    for octet in (0..up).step_by(step) {
+        ship(Fault::CutAfter(octet), Fault::None).await;
+    }
+    for octet in (0..down).step_by(step) {
+        ship(Fault::None, Fault::CutAfter(octet)).await;
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use domicile::{Clock as _, Code, Error, ManualClock, Result, SystemClock};
 use domicile_tests::hosts::{DAY, Hosts, NAME, REGIONS, by_identity, by_name, identity, known, later, uri};
+use domicile_tests::way::{Fault, pass};
 use domicile_transport::authority::{Authority, Issue};
 use domicile_transport::{
     Acceptor, Blocking, Connector, Exchange, PlacedStream, Settings, Target, Transport, error_of,
@@ -245,9 +246,9 @@ fn alert(error: &std::io::Error) -> Option<AlertDescription> {
 const ONLY_13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Every way in which a certificate is not what it should be: how it is made, what is said of it, and what its holder is told.
-type Fault = (&'static str, fn(&Hosts, &str), &'static str, AlertDescription);
+type Flaw = (&'static str, fn(&Hosts, &str), &'static str, AlertDescription);
 
-fn faults() -> Vec<Fault> {
+fn flaws() -> Vec<Flaw> {
     fn forged(hosts: &Hosts, service: &str, change: impl FnOnce(&mut CertificateParams)) {
         hosts.forge("eu-west-1", service, change);
     }
@@ -409,7 +410,7 @@ fn faults() -> Vec<Fault> {
 #[test]
 fn a_certificate_that_is_not_what_it_should_be_is_refused_by_either_end() {
     let hosts = Hosts::new();
-    for (number, (name, make, said, told)) in faults().into_iter().enumerate() {
+    for (number, (name, make, said, told)) in flaws().into_iter().enumerate() {
         let service = format!("fault-{number}");
         make(&hosts, &service);
         // Opened after it was made: a revocation is in a list that is read.
@@ -837,43 +838,6 @@ fn a_workload_of_spiffe_brings_its_own_files() {
     assert_eq!(svid.spiffe_id().to_string(), identity("eu-west-1", "store"));
 }
 
-/// Forwards so many octets each way, then cuts.
-fn cut(listener: &TcpListener, to: std::net::SocketAddr, up_max: usize, down_max: usize) -> [usize; 2] {
-    fn forward(mut from: TcpStream, mut to: TcpStream, mut left: usize) -> usize {
-        let mut count = 0;
-        let mut buffer = vec![0; 4096];
-        while left > 0 {
-            let most = left.min(buffer.len());
-            match from.read(&mut buffer[..most]) {
-                Ok(0) | Err(_) => break,
-                Ok(read) => {
-                    left -= read;
-                    count += read;
-                    if to.write_all(&buffer[..read]).is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        if left == 0 {
-            // The cut: whatever comes after this is lost, in both directions.
-            let _ = (from.shutdown(std::net::Shutdown::Both), to.shutdown(std::net::Shutdown::Both));
-        } else {
-            let _ = to.shutdown(std::net::Shutdown::Write);
-        }
-        count
-    }
-    let client = listener.accept().unwrap().0;
-    let server = TcpStream::connect(to).unwrap();
-    for socket in [&client, &server] {
-        socket.set_nodelay(true).unwrap();
-    }
-    let up = (client.try_clone().unwrap(), server.try_clone().unwrap());
-    let up = thread::spawn(move || forward(up.0, up.1, up_max));
-    let down = forward(server, client, down_max);
-    [up.join().unwrap(), down]
-}
-
 #[test]
 fn a_cut_at_any_octet_is_an_error_and_never_an_end() {
     let hosts = Hosts::new();
@@ -889,7 +853,7 @@ fn a_cut_at_any_octet_is_an_error_and_never_an_end() {
         (heard, ended.map(drop))
     };
     // One exchange through a proxy: what the server heard until a proper end, and the client after it.
-    let exchange = |up_max: usize, down_max: usize| {
+    let exchange = |up: Fault, down: Fault| {
         thread::scope(|scope| {
             let serves = scope.spawn(|| {
                 let mut stream = acceptor.accept(server.accept().unwrap().0).ok()?;
@@ -899,7 +863,7 @@ fn a_cut_at_any_octet_is_an_error_and_never_an_end() {
                 stream.write_all(b"an answer").ok()?;
                 stream.close().ok()
             });
-            let cuts = scope.spawn(|| cut(&proxy, behind, up_max, down_max));
+            let cuts = scope.spawn(|| pass(&proxy, behind, up, down));
             let asks = || {
                 let mut stream = connector.connect(front, &by_name()).ok()?;
                 stream.write_all(b"a question").ok()?;
@@ -915,21 +879,21 @@ fn a_cut_at_any_octet_is_an_error_and_never_an_end() {
             (serves.join().unwrap(), asked, cuts.join().unwrap())
         })
     };
-    let (served, asked, [up, down]) = exchange(usize::MAX, usize::MAX);
+    let (served, asked, [up, down]) = exchange(Fault::None, Fault::None);
     assert_eq!((served, asked), (Some(()), Some(())));
     assert!(up > 1000 && down > 1000, "{up} {down}");
     // Two signatures of P-256 in each direction, whose lengths differ by up to two octets from run to run: so near the end
     // an exchange may be whole, which it is only when everything was heard.
     const SIGNATURES: usize = 8;
     for octet in 0..up {
-        let (_, asked, _) = exchange(octet, usize::MAX);
+        let (_, asked, _) = exchange(Fault::CutAfter(octet), Fault::None);
         assert!(
             asked.is_none() || octet + SIGNATURES > up,
             "cut after {octet} of {up} octets towards the server"
         );
     }
     for octet in 0..down {
-        let (_, asked, _) = exchange(usize::MAX, octet);
+        let (_, asked, _) = exchange(Fault::None, Fault::CutAfter(octet));
         assert!(
             asked.is_none() || octet + SIGNATURES > down,
             "cut after {octet} of {down} octets towards the client"

@@ -233,6 +233,24 @@ impl<T> PlacedStream<Tasks<T>> {
     }
 }
 
+/// Reads what is there, up to what the buffer holds: TLS gives a record at a time, and whoever reads is woken once for many. What
+/// went wrong behind some octets is told by the next reading, as is an end: both stay.
+fn fill<T: AsyncRead + AsyncWrite + Unpin>(
+    mut tls: Pin<&mut TlsStream<T>>,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let before = buffer.filled().len();
+    loop {
+        let filled = buffer.filled().len();
+        match tls.as_mut().poll_read(context, buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().len() > filled && buffer.remaining() > 0 => {}
+            Poll::Pending | Poll::Ready(Err(_)) if filled > before => return Poll::Ready(Ok(())),
+            polled => return polled,
+        }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for PlacedStream<Tasks<T>> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -241,7 +259,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for PlacedStream<Tasks<T>> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.may_go_on()?;
-        let polled = Pin::new(&mut this.inner.tls).poll_read(context, buffer);
+        let polled = fill(Pin::new(&mut *this.inner.tls), context, buffer);
         this.step(context, Direction::Reading, polled)
     }
 }

@@ -21,9 +21,9 @@ pub(super) struct Examined {
     pub(super) unadopted: bool,
 }
 
-/// Reads the structure of a segment from its first block to its last, and every octet once more for its digest. Memory is that of
-/// [`inspect`]: as much as there are lanes and blocks, and not as there are octets.
-pub(super) fn examine(file: &File) -> Result<Examined> {
+/// Reads the structure of a segment from its first block to its last, and every octet once more for its digest, if that is not known.
+/// Memory is that of [`inspect`]: as much as there are lanes and blocks, and not as there are octets.
+pub(super) fn examine(file: &File, digest: Option<Digest>) -> Result<Examined> {
     let header = header_of(file)?;
     let inspection = inspect(file)?;
     let code = match inspection.state {
@@ -44,8 +44,11 @@ pub(super) fn examine(file: &File) -> Result<Examined> {
         let record_type = lane.record_type.parse()?;
         scopes.insert(Scope { tenant: lane.tenant.parse()?, record_type });
     }
-    let digest = Digest::of(file)
-        .map_err(|source| Error::new(Code::InputFailed, "the segment cannot be read").because(source))?;
+    let digest = match digest {
+        Some(digest) => digest,
+        None => Digest::of(file)
+            .map_err(|source| Error::new(Code::InputFailed, "the segment cannot be read").because(source))?,
+    };
     Ok(Examined { header, scopes, digest, bytes: inspection.file_bytes, unadopted })
 }
 

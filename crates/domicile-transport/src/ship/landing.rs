@@ -15,6 +15,7 @@ use domicile_record::header_of;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 use super::examine::{Examined, check_header, check_homes, examine};
@@ -38,7 +39,7 @@ const EXAMINED_MAX: usize = 2;
 pub struct Limits {
     /// Octets of a segment; 64 GiB.
     pub segment_bytes_max: u64,
-    /// Uploads at once; 64. Each takes about 2 MiB of memory.
+    /// Uploads at once; 64. Each takes about 3 MiB of memory.
     pub uploads_max: usize,
     /// Uploads at once of one peer; 16.
     pub uploads_per_peer_max: usize,
@@ -232,7 +233,10 @@ impl Landing {
         let mut turn = self.turn(peer, id).await?;
         let part = Arc::new(Mutex::new(self.part(peer, id, &sent).await?));
         let _counted = observe::Uploading::begin();
-        let received = self.receive(&part, id, sent, body, &mut turn).await;
+        let mut writing = Writing { part: &part, under_way: None };
+        let received = self.receive(&mut writing, id, sent, body, &mut turn).await;
+        // Nothing is written any more when it is settled, whatever came before.
+        let received = received.and(writing.done().await.map(drop));
         // Whatever came of it: what was taken is on disk before anybody is told how much that is.
         let settled = on(&part, Part::settle).await?.map_err(not_written);
         let (durable, total) = reach(&part);
@@ -367,10 +371,10 @@ impl Landing {
         .await?
     }
 
-    /// Writes what comes, as it comes.
+    /// Writes what comes, as it comes: while one piece is written, the next is gathered.
     async fn receive(
         &self,
-        part: &Arc<Mutex<Part>>,
+        writing: &mut Writing<'_>,
         id: &SegmentId,
         sent: Sent,
         body: &mut Body,
@@ -404,9 +408,10 @@ impl Landing {
             gathered.extend_from_slice(&data);
             if gathered.len() >= WRITE_BYTES || left == 0 || failure.is_some() {
                 observe::received(gathered.len() as u64);
-                gathered = write(part, gathered).await?;
+                gathered = writing.begin(gathered).await?;
                 if !is_known {
-                    is_known = self.check_beginning(part, id).await?;
+                    writing.done().await?;
+                    is_known = self.check_beginning(writing.part, id).await?;
                 }
             }
             if let Some(failure) = failure {
@@ -466,7 +471,7 @@ impl Landing {
                     return Err(Error::new(Code::ShipmentUnverified, "more lies here than was to come")
                         .advise("begin with the first octet"));
                 }
-                let examined = examine(&part.file)?;
+                let examined = examine(&part.file, part.running_digest())?;
                 check_header(&examined.header, &name, &here)?;
                 if part.digest().is_some_and(|said| said != examined.digest) {
                     return Err(Error::new(Code::ShipmentUnverified, "what arrived is not what was sent")
@@ -548,15 +553,32 @@ fn count(directory: &Path) -> usize {
     })
 }
 
-async fn write(part: &Arc<Mutex<Part>>, gathered: Vec<u8>) -> Result<Vec<u8>, Failure> {
-    let part = Arc::clone(part);
-    blocking(move || {
-        lock(&part).write(&gathered).map_err(not_written)?;
-        let mut gathered = gathered;
-        gathered.clear();
-        Ok(gathered)
-    })
-    .await?
+/// Pieces on their way into a part, one at a time and in order.
+struct Writing<'a> {
+    part: &'a Arc<Mutex<Part>>,
+    under_way: Option<JoinHandle<io::Result<Vec<u8>>>>,
+}
+
+impl Writing<'_> {
+    /// Writes a piece, once the one before it is written; a buffer for the next.
+    async fn begin(&mut self, gathered: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let empty = self.done().await?;
+        let part = Arc::clone(self.part);
+        self.under_way = Some(tokio::task::spawn_blocking(move || {
+            lock(&part).write(&gathered)?;
+            let mut gathered = gathered;
+            gathered.clear();
+            Ok(gathered)
+        }));
+        Ok(empty.unwrap_or_else(|| Vec::with_capacity(WRITE_BYTES)))
+    }
+
+    /// Waits for what is written now; its buffer, if there was anything.
+    async fn done(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(under_way) = self.under_way.take() else { return Ok(None) };
+        let written = under_way.await.map_err(gone)?;
+        Ok(Some(written.map_err(not_written)?))
+    }
 }
 
 async fn on<T: Send + 'static>(
@@ -571,8 +593,11 @@ async fn on<T: Send + 'static>(
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|source| Error::new(Code::ShipmentFailed, "a thread ended before its work").because(source))
+    tokio::task::spawn_blocking(work).await.map_err(gone)
+}
+
+fn gone(source: JoinError) -> Error {
+    Error::new(Code::ShipmentFailed, "a thread ended before its work").because(source)
 }
 
 /// What a panic elsewhere left is judged by its mark.

@@ -30,6 +30,8 @@ pub(super) struct Part {
     mark: Mark,
     /// So many octets were written.
     at: u64,
+    /// BLAKE3 of what was written, where all of it was since the process began.
+    running: Option<blake3::Hasher>,
     /// Its names are not durable yet.
     new: bool,
 }
@@ -62,7 +64,7 @@ impl Part {
             return Ok(None);
         }
         let (mark_file, at) = (open(&mark_path)?, mark.durable);
-        Ok(Some(Self { path, mark_path, file, mark_file, mark, at, new: false }))
+        Ok(Some(Self { path, mark_path, file, mark_file, mark, at, running: None, new: false }))
     }
 
     /// Begins an upload; what was there of one before is forgotten.
@@ -82,7 +84,8 @@ impl Part {
         mark_file.write_all_at(&mark.encode(), 0)?;
         mark_file.sync_data()?;
         let file = create(&path)?;
-        Ok(Self { path, mark_path, file, mark_file, mark, at: 0, new: true })
+        let running = Some(blake3::Hasher::new());
+        Ok(Self { path, mark_path, file, mark_file, mark, at: 0, running, new: true })
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -105,7 +108,9 @@ impl Part {
 
     /// Goes back to an offset within what is there: what comes from there on is written anew.
     pub(super) fn rewind(&mut self, to: u64) -> io::Result<()> {
-        self.at = to.min(self.at);
+        if to < self.at {
+            (self.at, self.running) = (to, None);
+        }
         if self.at < self.mark.durable {
             self.say(self.at)?;
         }
@@ -116,6 +121,9 @@ impl Part {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.at)?;
         self.at += bytes.len() as u64;
+        if let Some(running) = &mut self.running {
+            running.update(bytes);
+        }
         if self.at - self.mark.durable >= SETTLED_EVERY_BYTES { self.settle() } else { Ok(()) }
     }
 
@@ -138,6 +146,11 @@ impl Part {
         self.mark_file.sync_data()?;
         self.mark = mark;
         Ok(())
+    }
+
+    /// The digest of all that was written, where nothing of it has to be read for that.
+    pub(super) fn running_digest(&self) -> Option<Digest> {
+        self.running.as_ref().map(|running| Digest(*running.finalize().as_bytes()))
     }
 
     /// Where its octets are.
@@ -182,6 +195,7 @@ mod tests {
         part.write(b"456789").unwrap();
         part.settle().unwrap();
         assert_eq!(part.durable(), part.total());
+        assert_eq!(part.running_digest(), None, "what another process wrote was not seen here");
         assert_eq!(fs::read(part.path()).unwrap(), b"0123456789");
         part.remove().unwrap();
         assert_eq!(fs::read_dir(&peer).unwrap().count(), 0);
@@ -198,6 +212,20 @@ mod tests {
         assert_eq!(Part::look(directory.path(), &ID).unwrap().unwrap().durable, 2);
         part.rewind(9).unwrap();
         assert_eq!(part.at(), 2);
+    }
+
+    #[test]
+    fn what_is_written_in_one_go_is_not_read_again_for_its_digest() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut part = Part::begin(directory.path(), &ID, 10, None).unwrap();
+        for octets in [&b"0123"[..], b"", b"456789"] {
+            part.write(octets).unwrap();
+        }
+        part.rewind(10).unwrap();
+        assert_eq!(part.running_digest(), Some(Digest::of(&part.file).unwrap()));
+        part.rewind(9).unwrap();
+        part.write(b"9").unwrap();
+        assert_eq!(part.running_digest(), None);
     }
 
     #[test]

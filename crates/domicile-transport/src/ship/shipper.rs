@@ -142,7 +142,7 @@ impl Shipper {
         let file = Arc::new(file);
         let examined = {
             let file = Arc::clone(&file);
-            blocking(move || examine(&file)).await??
+            blocking(move || examine(&file, None)).await??
         };
         let shipment = Shipment { file, examined: Arc::new(examined), progress, sent: Arc::default() };
         let client = self.client(&shipment.examined.header.place);
