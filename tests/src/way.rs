@@ -7,6 +7,7 @@ use std::thread;
 
 /// What befalls the octets of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// Nothing.
     None,
