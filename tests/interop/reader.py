@@ -408,6 +408,7 @@ class Place:
 
 HEADER, BLOCK, TAG = 112, 44, 16
 OPEN, DATA, PREAMBLE, POSTAMBLE, COMMIT, SECTION, END, FOOTER = range(1, 9)
+POST = 2  # the origin of what a post sealed
 NAMES = ["", "lane open", "data", "preamble", "postamble", "commit", "section", "lane end", "footer"]
 RANK = {OPEN: 0, PREAMBLE: 1, DATA: 2, COMMIT: 2, POSTAMBLE: 3, SECTION: 4, END: 5}  # SEG-6: order within a lane
 SEALED, CONTINUED, CONTINUES = 1, 2, 4
@@ -468,7 +469,7 @@ def parse_header(data):
     except UnicodeDecodeError:
         raise Refused("header: text") from None
     fields.take(8)
-    need(fields.number(1) == 1, "header: unknown origin")
+    need(fields.number(1) in (1, POST), "header: unknown origin")
     need(fields.number(1) == 0, "header: unknown flags")
     return header, suite, segment_id, region, jurisdiction
 
@@ -496,7 +497,7 @@ def parse_block(data, offset, segment_id):
     need(kind not in (DATA, PREAMBLE, POSTAMBLE) or lane != 0, f"{where}: {NAMES[kind % 9]} in lane 0")
     need(kind != COMMIT or lane == 0, f"{where}: commit outside lane 0")
     need(length <= MAX_PAYLOAD or kind == FOOTER, f"{where}: payload beyond 16 MiB")
-    need(kind != OPEN or length <= max_descriptor(lane) + 148, f"{where}: opening too long")
+    need(kind != OPEN or length <= max_descriptor(lane) + 154 + (65 if lane else 1385), f"{where}: opening too long")
     sealed_end = offset + BLOCK + length + (TAG if flags & SEALED else 0)
     end = pad8(sealed_end)
     need(end <= len(data), f"{where}: cut short", Damage)
@@ -584,7 +585,7 @@ def parse_sections(payload, found, what):
     fields = Cursor(payload, what)
     while fields.left():
         tag, contents = fields.number(1), fields.take(fields.number(4))
-        need(1 <= tag <= 3 or tag >= 0x80, f"{what}: unknown section {tag}")
+        need(1 <= tag <= 4 or tag >= 0x80, f"{what}: unknown section {tag}")
         found[tag] = found.get(tag, b"") + contents
 
 class Segment:
@@ -683,6 +684,8 @@ class Segment:
         lane = Lane(block.lane, fields.take(length))
         commitment = fields.take(32)
         wrapped = fields.take(fields.number(2))
+        if self.header[102] == POST:
+            self.check_seal(lane, wrapped, fields.take(fields.number(2)))
         need(crc32c(block.payload[:-4]) == fields.take(4), f"{fields.what}: CRC")
         fields.end()
         parse_descriptor(lane, self.suite)
@@ -700,6 +703,22 @@ class Segment:
         lane.values.update(fixed_header=self.fixed, descriptor=lane.descriptor, wrap_ad=owner, data_key=data_key, salt=self.id, bound=bound,
                            info=info, content_key=both[:32], commitment=commitment)
         return lane
+
+    def check_seal(self, lane, wrapped, seal):
+        # SEG-41, SEG-44, SEG-45, KEY-33: who sealed it is between the post and its home, which verified it
+        what = f"seal of lane {lane.number}"
+        need(wrapped, f"{what}: a post's segment that its home has not adopted")
+        fields = Cursor(seal, what)
+        need(fields.number(1) == (2 if lane.number else 1), f"{what}: of another kind of lane")
+        if lane.number == 0:
+            need(fields.number(1) == 1 and fields.number(1) == 1, f"{what}: version or suite of the claim")
+            need(re.fullmatch(r"[a-z0-9.-]{1,64}", fields.text()), f"{what}: name of the post")
+            fields.take(8)
+            need(re.fullmatch(r"\d{4}-\d{2}-\d{2}", fields.text()), f"{what}: day")
+            fields.take(64)
+        fields.take(64)
+        need(lane.number or fields.number(2) == 0, f"{what}: the secret is still there")
+        fields.end()
 
     def unwrap(self, lane, owner, wrapped):
         # KEY-14
@@ -769,10 +788,13 @@ class Segment:
             parse_sections(section, sections, what)
         lane.end_digest = sha256(b"domicile/v1/lane-end", block.header, block.tag)
         if lane.number:
-            need(2 not in sections and 3 not in sections, f"{what}: a section of lane 0")
+            need(not {2, 3, 4} & set(sections), f"{what}: a section of lane 0")
             self.check_index(lane, sections.get(1, b""), what)
         else:
             need(1 not in sections and 3 in sections, f"{what}: index, or no summary")
+            # SEG-43, SEG-51: the post signed the end, unless it had none
+            signed = self.header[102] == POST and sections[3][:1] == b"\0"
+            need(len(sections.get(4, b"")) == (64 if signed else 0), f"{what}: the post's signature")
             self.check_summary(sections.get(2, b""), sections[3], block)
             self.finished = True
 

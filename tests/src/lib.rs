@@ -8,6 +8,7 @@
     reason = "this crate is only ever part of a test; what is left out must not look like what passed"
 )]
 
+pub mod away;
 #[cfg(feature = "key-services")]
 pub mod aws;
 pub mod disk;
@@ -17,6 +18,7 @@ pub mod hosts;
 pub mod http;
 #[cfg(feature = "key-services")]
 pub mod journey;
+pub mod pairs;
 pub mod postgres;
 pub mod program;
 #[cfg(feature = "key-services")]

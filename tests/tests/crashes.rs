@@ -9,17 +9,17 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domicile::{Domicile, Purpose};
-use domicile_record::format::{BlockHeader, BlockKind, LaneNo, LaneOpen, SegmentHeader};
 use domicile_record::{
     Recorder, RecorderOptions, Recovery, Segment, Selection, State, replaced_among, replaced_by, verify,
 };
 use domicile_tests::disk::{Dice, SimulatedDisk};
+use domicile_tests::pairs::Pairs;
 use domicile_tests::{Home, long_form, scope};
 
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
@@ -92,40 +92,6 @@ async fn rounds(domicile: &Domicile, disk: &SimulatedDisk) -> BTreeMap<String, B
     rounds
 }
 
-/// What every key ever sealed: of each lane of each writing, which block a nonce went with.
-#[derive(Default)]
-struct Pairs(HashMap<([u8; 32], [u8; 12]), Vec<u8>>);
-
-impl Pairs {
-    /// Notes the blocks of a file, as far as they are whole.
-    fn add(&mut self, bytes: &[u8]) {
-        let Some(Ok(header)) = bytes.first_chunk().map(SegmentHeader::decode) else { return };
-        let mut at = SegmentHeader::BYTES;
-        let mut commitments: HashMap<LaneNo, [u8; 32]> = HashMap::new();
-        while let Some(encoded) =
-            bytes.get(at..).and_then(|rest| rest.first_chunk::<{ BlockHeader::BYTES }>())
-        {
-            let Ok(block) = BlockHeader::decode(encoded, &header.id) else { return };
-            let end = at + usize::try_from(block.block_bytes()).unwrap();
-            let Some(body) = bytes.get(at + BlockHeader::BYTES..end) else { return };
-            if block.kind == BlockKind::LaneOpen {
-                let Ok(open) = LaneOpen::decode(&body[..block.payload_bytes()], block.lane) else { return };
-                commitments.insert(block.lane, open.commitment);
-            } else if block.flags.is_sealed() {
-                // A body that a crash tore is none that was sealed.
-                let whole = [&encoded[..], body].concat();
-                if body.iter().rev().take(32).all(|octet| *octet == 0) {
-                    return;
-                }
-                let pair = (commitments[&block.lane], block.nonce);
-                let known = self.0.entry(pair).or_insert_with(|| encoded.to_vec());
-                assert_eq!(known[..], whole[..BlockHeader::BYTES], "one nonce for two blocks under one key");
-            }
-            at = end;
-        }
-    }
-}
-
 /// What was told to be safe is there, and nothing was invented.
 fn check_rounds(found: &BTreeMap<String, BTreeSet<u64>>, told: u64) {
     for (place, tenant) in (0..).zip(TENANTS) {
@@ -159,7 +125,7 @@ async fn survive(home: &Home, disk: &SimulatedDisk, told: u64, behind: u64, pair
     for (path, recovered) in recorder.recovered().await.iter() {
         match recovered.as_ref().unwrap_or_else(|error| panic!("{}: {error:?}", path.display())) {
             Recovery::Closed { caller, .. } => assert!(matches!(caller.len(), 0 | 8)),
-            Recovery::Whole | Recovery::Empty { .. } => {}
+            Recovery::Whole | Recovery::Empty { .. } | Recovery::Adopted { .. } => {}
         }
     }
     recorder.close().await.unwrap();

@@ -11,13 +11,16 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use domicile::{Code, Domicile, Purpose};
-use domicile_record::format::{BlockHeader, BlockKind, Contents, SegmentHeader};
+use domicile::engine::Suite;
+use domicile::{Code, Domicile, Purpose, SystemClock};
+use domicile_record::format::{BlockHeader, BlockKind, Contents, Descriptor, SegmentHeader};
 use domicile_record::{
     Follower, News, Recorder, RecorderOptions, SegmentWriter, Selection, Source, Stamp, State, WriterOptions,
 };
+use domicile_tests::away::enrolled;
 use domicile_tests::program::{program, succeed};
 use domicile_tests::{Home, descriptor, region, scope};
 
@@ -289,6 +292,38 @@ async fn the_program_follows_a_directory_over_roll_overs_and_a_crash() {
     }
     recording.close().await.unwrap();
     (151..180).for_each(&mut printed);
+    following.kill().unwrap();
+    let said = String::from_utf8(following.wait_with_output().unwrap().stderr).unwrap();
+    assert!(!said.contains("error["), "{said}");
+}
+
+/// What a post sealed lies in a directory that is followed: it is given once it is adopted, and nothing is said against it before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_followed_gives_what_a_post_sealed_once_it_is_adopted() {
+    let place = Place::new();
+    let domicile = Domicile::open(place.0.path().join("domicile.toml")).await.unwrap();
+    let post = enrolled(&domicile, "writer-1", &["acme/voice"], Arc::new(SystemClock)).await;
+    let mut bytes = Vec::new();
+    let mut writer = SegmentWriter::create_at_post(&post, &mut bytes, options()).await.unwrap();
+    let month = post.period(&scope("acme").record_type, post.now()).unwrap();
+    let lane = Descriptor::new(scope("acme"), month, Suite::default());
+    let lane = writer.open_lane(lane, b"").await.unwrap();
+    for number in 0..50 {
+        writer.append(lane, format!("record {number}\n").as_bytes(), Stamp::default()).unwrap();
+    }
+    let path = place.0.path().join("out").join(writer.header().path());
+    // It is still written, as far as anybody knows.
+    writer.commit(b"").unwrap();
+    drop(writer);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    let mut following = place.following(&place.0.path().join("out"));
+    let mut printed = BufReader::new(following.stdout.take().unwrap()).lines();
+    std::thread::sleep(Duration::from_millis(1_200));
+    domicile_record::recover(&domicile, &path).await.unwrap();
+    for number in 0..50 {
+        assert_eq!(printed.next().unwrap().unwrap(), format!("record {number}"));
+    }
     following.kill().unwrap();
     let said = String::from_utf8(following.wait_with_output().unwrap().stderr).unwrap();
     assert!(!said.contains("error["), "{said}");

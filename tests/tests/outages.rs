@@ -7,96 +7,21 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
 
 use domicile::keyring::{Ages, Concerned};
-use domicile::kms::{FakeKms, KeyStatus, Kms, Operation};
-use domicile::post::{Bundle, BundleTerms, Post, PostIdentity};
-use domicile::random::OsRandom;
-use domicile::store::{Fault, FaultyStore, KeyStore, MemoryStore};
-use domicile::{Action, Code, Domicile, KnownRegion, ManualClock, Purpose, Result};
+use domicile::kms::KeyStatus;
+use domicile::post::Post;
+use domicile::store::KeyStore;
+use domicile::{Action, Code, Domicile, ManualClock, Purpose, Result};
 use domicile_record::format::{Contents, Descriptor, LaneNo, Origin};
 use domicile_record::{
     Adopting, Erasable, Intake, IntakeOptions, Scoping, Segment, SegmentWriter, Selection, Stamp,
     WriterOptions, erase,
 };
-use domicile_tests::{InMemory, descriptor, place, region, scope};
-
-const REGION: &str = "eu-central-1";
-
-/// A region whose key service, store and clock do what a test says.
-struct Region {
-    kms: FakeKms,
-    memory: Arc<MemoryStore>,
-    store: Arc<FaultyStore>,
-    homes: Arc<MemoryStore>,
-    clock: ManualClock,
-}
-
-impl Region {
-    async fn new() -> Self {
-        let memory = Arc::new(MemoryStore::new());
-        let here = Self {
-            kms: FakeKms::new(region(REGION)).unwrap(),
-            store: Arc::new(FaultyStore::new(memory.clone())),
-            memory,
-            homes: Arc::new(MemoryStore::new()),
-            clock: ManualClock::new("2026-11-25T08:00:00Z".parse().unwrap()),
-        };
-        let process = here.process().await;
-        for tenant in ["acme", "globex", "late", "unenrolled"] {
-            process.choose_home(&scope(tenant), REGION).await.unwrap();
-        }
-        here
-    }
-
-    async fn process(&self) -> Domicile {
-        let known = KnownRegion {
-            place: place(REGION, "EU"),
-            verifying_key: self.kms.describe().await.unwrap().verifying_key,
-            kms: Some(Arc::new(self.kms.clone())),
-            store: self.store.clone(),
-        };
-        let builder = Domicile::builder(region(REGION), self.homes.clone()).region(known);
-        builder.clock(Arc::new(self.clock.clone())).build().unwrap()
-    }
-
-    /// This host as a post of its own region.
-    async fn post(&self, home: &Domicile) -> Post {
-        let key = home.region(&region(REGION)).unwrap().verifying_key;
-        let homes = BTreeMap::from([(region(REGION), key)]);
-        let identity = PostIdentity::generate("writer-1".parse().unwrap(), homes, &OsRandom).unwrap();
-        let posts = home.posts(&region(REGION)).await.unwrap();
-        let scopes = ["acme/voice", "globex/voice", "late/all"].map(|scope| scope.parse().unwrap());
-        posts.enrol(identity.public(), scopes.to_vec()).await.unwrap();
-        let (_, bundle) = posts.issue(&[], BundleTerms::default()).await.unwrap();
-        let bundle = Bundle::read(&bundle, &identity).unwrap();
-        Post::new(Arc::new(identity), bundle, Arc::new(self.clock.clone()), Arc::new(OsRandom)).unwrap()
-    }
-
-    fn kms_away(&self, away: bool) {
-        for operation in [Operation::Generate, Operation::Wrap, Operation::Unwrap, Operation::Sign] {
-            if away { self.kms.take_away(operation) } else { self.kms.bring_back(operation) }
-        }
-    }
-
-    fn store_away(&self, away: bool) {
-        self.store.fail_all(away.then_some(Fault::Away));
-    }
-
-    /// Lets time go by in steps, as a process lives through it.
-    async fn pass(&self, process: &Domicile, time: Duration) {
-        let step = Duration::from_secs(30);
-        for _ in 0..time.as_secs() / step.as_secs() {
-            self.clock.advance(step);
-            // What fails, the keys in use know.
-            let _ = process.keep_up().await;
-        }
-    }
-}
+use domicile_tests::away::{REGION, Region};
+use domicile_tests::{InMemory, descriptor, region, scope};
 
 fn manage() -> Action {
     Action::Manage(Purpose::Maintenance.into())

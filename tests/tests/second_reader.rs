@@ -13,9 +13,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use domicile::Domicile;
-use domicile_record::{RecordContext, SealedRecords};
+use domicile::engine::Suite;
+use domicile::{Domicile, SystemClock};
+use domicile_record::format::Descriptor;
+use domicile_record::{RecordContext, SealedRecords, SegmentWriter, Stamp, WriterOptions};
+use domicile_tests::away::enrolled;
 use domicile_tests::program::{program, repository, samples, succeed};
 use domicile_tests::{hex, scope, unhex};
 
@@ -136,6 +140,62 @@ fn it_opens_and_verifies_what_the_program_sealed() {
         let ours: serde_json::Value = serde_json::from_slice(&ours).unwrap();
         assert_eq!(ours["records"].as_u64(), Some(records), "{name}");
         assert_eq!(ours["segment"], report["segment"], "{name}");
+    }
+}
+
+/// SEG-40 to SEG-45 and SEG-51, as far as a reader goes.
+#[tokio::test]
+async fn it_opens_what_posts_sealed_once_it_is_adopted_whether_it_had_an_end_or_not() {
+    let Some(place) = Place::new() else { return };
+    let domicile = Domicile::open(place.path().join("domicile.toml")).await.unwrap();
+    let post = enrolled(&domicile, "edge-7", &["acme/all"], Arc::new(SystemClock)).await;
+    let mut bytes = Vec::new();
+    let mut writer =
+        SegmentWriter::create_at_post(&post, &mut bytes, WriterOptions::default()).await.unwrap();
+    let month = post.period(&scope("acme").record_type, post.now()).unwrap();
+    let lane = Descriptor::new(scope("acme"), month, Suite::default());
+    let lane = writer.open_lane(lane, b"").await.unwrap();
+    let mut on_disk = 0;
+    for round in 0..2 {
+        for number in 0..500 {
+            writer.append(lane, format!("{round} {number}\n").as_bytes(), Stamp::default()).unwrap();
+        }
+        writer.commit(b"").unwrap();
+        if round == 0 {
+            on_disk = usize::try_from(writer.file_bytes()).unwrap();
+        }
+    }
+    writer.finish().await.unwrap();
+    domicile.close().await;
+    let records = |rounds: u32| -> Vec<u8> {
+        (0..rounds * 500).flat_map(|at| format!("{} {}\n", at / 500, at % 500).into_bytes()).collect()
+    };
+
+    // Before it is adopted, it is opened by nobody; cut short, it is adopted as far as it goes; whole, it takes that one's place.
+    let (file, out) = (place.path().join("edge.dseg"), place.path().join("adopted"));
+    for (length, expected, state) in [(on_disk + 60, records(1), 1), (bytes.len(), records(2), 0)] {
+        std::fs::write(&file, &bytes[..length]).unwrap();
+        let refused = place.reader("open", &file).output().unwrap();
+        assert!(!refused.status.success() && refused.stdout.is_empty());
+        let said =
+            succeed(place.domicile().args(["post", "adopt"]).arg(&file).arg("-o").arg(&out).arg("--json"));
+        let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!(said["had_end"].as_bool(), Some(state == 0));
+        let adopted = PathBuf::from(said["adopted"].as_str().unwrap());
+        assert!(succeed(&mut place.reader("open", &adopted)) == expected);
+        assert!(
+            succeed(place.domicile().arg("open").arg(&adopted).args(["--purpose", "support"])) == expected
+        );
+        succeed(&mut place.reader("check", &adopted));
+        succeed(place.domicile().arg("verify").arg(&adopted));
+        if state == 1 {
+            assert_eq!(std::fs::read(said["kept"].as_str().unwrap()).unwrap(), bytes[on_disk..length]);
+        }
+        // Again, and an earlier copy of it, change nothing.
+        let before = std::fs::read(&adopted).unwrap();
+        std::fs::write(&file, &bytes[..on_disk]).unwrap();
+        succeed(place.domicile().args(["post", "adopt"]).arg(&file).arg("-o").arg(&out));
+        assert!(std::fs::read(&adopted).unwrap() == before);
     }
 }
 

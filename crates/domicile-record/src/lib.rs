@@ -2,6 +2,7 @@
 
 mod adopt;
 mod block_buffer;
+mod close;
 mod compact;
 mod compression;
 mod disk;
@@ -28,7 +29,8 @@ mod verify;
 mod why;
 mod writer;
 
-pub use adopt::Adopting;
+pub use adopt::{Adopting, is_unadopted};
+pub use close::Cut;
 pub use compact::{Compacting, Compaction, compact};
 pub use disk::{Disk, DiskFile, LocalDisk};
 pub use inspect::{Inspection, LaneInspection, inspect};
@@ -38,7 +40,7 @@ pub use reader::{
     Source, State, claims_to_replace, erase, header_of, is_finished, replaced_among, replaced_by,
 };
 pub use recorder::{Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions};
-pub use recover::{Cut, Recovering, Recovery, recover};
+pub use recover::{Recovering, Recovery, recover};
 pub use rewrap::{Rewrapped, rewrap};
 pub use sealed_record::{
     OpenedBatch, RecordContext, RecordOpener, RecordSealer, RowId, SealedBatch, SealedRecords,

@@ -454,17 +454,21 @@ impl<'a, S: Source> Check<'a, S> {
         let Some(region) = self.lanes.get_mut(&LaneNo::REGION) else { return Ok(()) };
         let sections = std::mem::take(&mut region.sections);
         let mut entries = Vec::new();
-        let mut summary = None;
+        let (mut summary, mut signed, of_a_post) =
+            (None, false, self.segment.file.header.origin == Origin::Post);
         for section in sections {
             match section {
                 Section::Directory(mut part) => entries.append(&mut part),
                 Section::Summary(found) if summary.is_none() => summary = Some(found),
-                Section::PostEnd(_) if self.segment.file.header.origin == Origin::Post => {}
+                Section::PostEnd(_) if of_a_post => signed = true,
                 Section::Skippable(..) => {}
                 _ => return Err("lane 0 ends with sections that are not its own".to_owned()),
             }
         }
         let Some(summary) = summary else { return Err("lane 0 ends without a summary".to_owned()) };
+        if of_a_post && signed == summary.recovered {
+            return Err("a post signed the end, or did not, against what lane 0 says of a crash".to_owned());
+        }
         self.hash.expect(header.ordinal, at, summary.running_hash);
         self.last_ordinal = Some(header.ordinal);
         self.recovered = summary.recovered;

@@ -288,7 +288,7 @@ impl Posts<'_> {
         Ok(SegmentSecret::new(secret))
     }
 
-    /// What was said before of a segment of a post.
+    /// What was said before of a segment of a post, with one of these digests.
     ///
     /// # Errors
     /// [`PostReplayed`](Code::PostReplayed) when it was adopted with other contents; as [`list`](Self::list).
@@ -296,12 +296,13 @@ impl Posts<'_> {
         &self,
         post: &PostId,
         segment: &[u8; 32],
-        digest: &[u8; 32],
+        digests: &[[u8; 32]],
     ) -> Result<Option<Adoption>> {
-        self.follow().await?.adopted(post, segment, digest)
+        self.follow().await?.adopted(post, segment, digests)
     }
 
-    /// Says that a segment is adopted: once, whoever else says so at the same time.
+    /// Says that a segment is adopted: once, whoever else says so at the same time, with `digest`. That it was before with one
+    /// of `others` is as good.
     ///
     /// # Errors
     /// As [`adopted`](Self::adopted); [`PostUnknown`](Code::PostUnknown) when the post was revoked meanwhile; those of
@@ -311,9 +312,11 @@ impl Posts<'_> {
         admission: &Admission,
         segment: [u8; 32],
         digest: [u8; 32],
+        others: &[[u8; 32]],
         leaf: LeafRef,
     ) -> Result<Adopted> {
         let post = &admission.claim.post;
+        let known: Vec<_> = others.iter().copied().chain([digest]).collect();
         let serial = admission.claim.serial;
         let adoption = Adoption { post: post.clone(), serial, segment, digest, leaf };
         let event = self.event(EventKind::Adopt, post).segment(&segment).digest(&digest);
@@ -321,7 +324,7 @@ impl Posts<'_> {
         for _ in 0..TRIES {
             let after = {
                 let view = self.follow().await?;
-                if let Some(before) = view.adopted(post, &segment, &digest)? {
+                if let Some(before) = view.adopted(post, &segment, &known)? {
                     return Ok(Adopted::Before(before));
                 }
                 if *view.standing(post)? != admission.enrolment {
@@ -436,14 +439,15 @@ impl View {
         }
     }
 
-    fn adopted(&self, post: &PostId, segment: &[u8; 32], digest: &[u8; 32]) -> Result<Option<Adoption>> {
+    fn adopted(&self, post: &PostId, segment: &[u8; 32], digests: &[[u8; 32]]) -> Result<Option<Adoption>> {
         match self.adopted.get(&(post.clone(), *segment)) {
-            Some(adoption) if adoption.digest == *digest => Ok(Some(adoption.clone())),
+            Some(adoption) if digests.contains(&adoption.digest) => Ok(Some(adoption.clone())),
             Some(_) => Err(Error::new(
                 Code::PostReplayed,
                 format!("another segment of the post {post} was adopted under this name"),
             )
-            .advise("revoke the post: it, or whoever has its key, sealed twice under one name")),
+            .rule("a segment is adopted once, as it was then; a copy without its end counts for nothing behind it")
+            .advise("open what was adopted; if this is no earlier copy of it, revoke the post: it, or whoever has its key, sealed twice under one name")),
             None => Ok(None),
         }
     }

@@ -1,7 +1,7 @@
 //! `domicile post`: hosts that seal for a home and open nothing, and the home that adopts what they sealed.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,6 +187,13 @@ struct AdoptedJson {
     records: u64,
     bytes: u64,
     before: bool,
+    /// Whether the post ended it. If not, nobody counted its records.
+    had_end: bool,
+    blocks: u64,
+    /// Octets that were cut.
+    cut: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<String>,
     /// Scopes whose keys had ended before the segment came: their lanes read as erased.
     ended: Vec<String>,
 }
@@ -199,11 +206,7 @@ pub(crate) async fn adopt(common: &Common, adopt: &PostAdopt, report: &Report) -
         // One that is refused stops no other.
         match adopt_one(&domicile, &posts, input, &adopt.output).await {
             Ok(json) => {
-                report.print(&json, || {
-                    let records = counted(json.records, "record");
-                    let before = if json.before { ", adopted before" } else { "" };
-                    format!("{}: {records} of {} in {}{before}", json.path, json.post, json.adopted)
-                })?;
+                report.print(&json, || adopted_text(&json))?;
                 if !json.ended.is_empty() {
                     let ended = json.ended.join(", ");
                     report.warn(&format!("{}: erased, since their keys had ended: {ended}", json.adopted));
@@ -215,6 +218,19 @@ pub(crate) async fn adopt(common: &Common, adopt: &PostAdopt, report: &Report) -
     Ok(())
 }
 
+fn adopted_text(json: &AdoptedJson) -> String {
+    let held = if json.had_end { counted(json.records, "record") } else { counted(json.blocks, "block") };
+    let before = if json.before { ", adopted before" } else { "" };
+    let mut text = format!("{}: {held} of {} in {}{before}", json.path, json.post, json.adopted);
+    if !json.had_end {
+        text += "\n  it had no end: more may have been sealed than is here";
+    }
+    if let Some(kept) = &json.kept {
+        text += &format!("\n  the last {} were cut, and are in {kept}", counted(json.cut, "byte"));
+    }
+    text
+}
+
 async fn adopt_one(
     domicile: &Domicile,
     posts: &Posts<'_>,
@@ -222,26 +238,72 @@ async fn adopt_one(
     output: &Path,
 ) -> Result<AdoptedJson> {
     let adopting = Adopting::examine(domicile, posts, input.open_anywhere()?).await?;
-    let (before, post) = (adopting.was_adopted(), adopting.post().to_string());
+    if !adopting.had_end() {
+        refuse_written(input)?;
+    }
     let path = output.join(adopting.summary().path());
-    let (summary, ended) = if before && path.exists() {
-        (adopting.summary().clone(), Vec::new())
-    } else {
-        let directory = path.parent().unwrap_or(output);
-        make(directory)?;
-        let (file, summary, ended) = adopting.write(NewFile::create_in(directory, PUBLIC_MODE)?).await?;
-        file.publish_as(&path)?;
-        (summary, ended)
-    };
-    Ok(AdoptedJson {
+    // The post's own copy is replaced, and so is what was adopted before it had its end by what goes further.
+    let there = path.exists();
+    let stays = there && !adopting.goes_further_than(open_file(&path)?)?;
+    let (cut, post, had_end) = (adopting.cut(), adopting.post().to_string(), adopting.had_end());
+    let mut json = AdoptedJson {
         path: input.name(),
         adopted: path.display().to_string(),
-        segment: summary.id.to_string(),
+        segment: adopting.summary().id.to_string(),
         post,
-        records: summary.records,
-        bytes: summary.bytes,
-        before,
-        ended: ended.iter().map(ToString::to_string).collect(),
+        records: adopting.summary().records,
+        bytes: adopting.summary().bytes,
+        before: adopting.was_adopted(),
+        had_end,
+        blocks: adopting.summary().blocks,
+        cut: cut.map_or(0, |cut| cut.bytes),
+        kept: None,
+        ended: Vec::new(),
+    };
+    if stays {
+        return Ok(json);
+    }
+    let directory = path.parent().unwrap_or(output);
+    make(directory)?;
+    if let Some(cut) = cut {
+        let mut kept = path.clone().into_os_string();
+        kept.push(format!(".cut-{}", cut.at));
+        let kept = PathBuf::from(kept);
+        let mut file = NewFile::create(&kept, PUBLIC_MODE, true)?;
+        adopting.for_each_cut(|piece| write(&mut file, piece, &kept))?;
+        file.publish()?;
+        json.kept = Some(kept.display().to_string());
+    }
+    let file = if there {
+        NewFile::create(&path, PUBLIC_MODE, true)?
+    } else {
+        NewFile::create_in(directory, PUBLIC_MODE)?
+    };
+    let (file, summary, ended) = adopting.write(file).await?;
+    if there {
+        file.publish()?;
+    } else {
+        file.publish_as(&path)?;
+    }
+    (json.blocks, json.ended) = (summary.blocks, ended.iter().map(ToString::to_string).collect());
+    Ok(json)
+}
+
+/// What somebody still writes has no end yet: whoever adopts it now adopts less than is sealed.
+fn refuse_written(input: &Input) -> Result<()> {
+    let Input::File(path) = input else { return Ok(()) };
+    match open_file(path)?.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(Error::new(Code::SegmentBusy, "somebody writes this segment")
+            .advise("wait until its writer has left it")),
+        _ => Ok(()),
+    }
+}
+
+fn open_file(path: &Path) -> Result<File> {
+    File::open(path).map_err(|source| {
+        Error::new(Code::InputFailed, "this file cannot be read")
+            .at(path.display().to_string())
+            .because(source)
     })
 }
 

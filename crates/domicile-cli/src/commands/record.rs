@@ -69,6 +69,9 @@ async fn say_recovered(recorder: &Recorder, report: &Report) {
     for (path, outcome) in recorder.recovered().await.iter() {
         match outcome {
             Ok(Recovery::Closed { .. }) => report.say(&format!("{}: closed behind a crash", path.display())),
+            Ok(Recovery::Adopted { post, .. }) => {
+                report.say(&format!("{}: sealed by the post {post}, and adopted", path.display()));
+            }
             Ok(Recovery::Empty { kept }) => {
                 report.say(&format!("{}: nothing in it was ever durable", kept.display()));
             }

@@ -1,7 +1,9 @@
 //! `domicile recover`: closes what a crash left.
 
+use std::path::PathBuf;
+
 use domicile::{Code, Error, Result};
-use domicile_record::{Recovery, recover};
+use domicile_record::{Cut, Recovery, SegmentSummary, recover};
 use serde::Serialize;
 
 use crate::arguments::{Common, Recover};
@@ -11,7 +13,7 @@ use crate::report::{Report, counted};
 #[derive(Serialize)]
 struct RecoverJson {
     file: String,
-    /// `whole`: nothing was done; `closed`; or `empty`: nothing in it was ever durable.
+    /// `whole`: nothing was done; `closed`; `adopted`: closed, of a post; or `empty`: nothing in it was ever durable.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<String>,
@@ -27,6 +29,9 @@ struct RecoverJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<String>,
     unverified: u64,
+    /// The post that sealed it, where it was adopted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post: Option<String>,
 }
 
 /// What is wrong with one file stops no other.
@@ -60,6 +65,7 @@ fn json(file: String, recovery: Recovery) -> RecoverJson {
         kept: None,
         caller: None,
         unverified: 0,
+        post: None,
     };
     match recovery {
         Recovery::Whole => {}
@@ -67,17 +73,29 @@ fn json(file: String, recovery: Recovery) -> RecoverJson {
             (json.outcome, json.kept) = ("empty", Some(kept.display().to_string()));
         }
         Recovery::Closed { summary, cut, caller, unverified } => {
-            (json.outcome, json.segment) = ("closed", Some(summary.id.to_string()));
-            (json.lanes, json.blocks) = (Some(summary.lanes), Some(summary.blocks));
-            if let Some((cut, kept)) = cut {
-                (json.cut, json.kept) = (cut.bytes, Some(kept.display().to_string()));
-            }
-            let digits = domicile::hex::encode(&caller);
-            json.caller = Some(digits).filter(|digits| !digits.is_empty());
+            json.outcome = "closed";
             json.unverified = unverified;
+            json.holds(&summary, cut, &caller);
+        }
+        Recovery::Adopted { summary, post, cut, caller, .. } => {
+            json.outcome = "adopted";
+            json.post = Some(post.to_string());
+            json.holds(&summary, cut, &caller);
         }
     }
     json
+}
+
+impl RecoverJson {
+    fn holds(&mut self, summary: &SegmentSummary, cut: Option<(Cut, PathBuf)>, caller: &[u8]) {
+        self.segment = Some(summary.id.to_string());
+        (self.lanes, self.blocks) = (Some(summary.lanes), Some(summary.blocks));
+        if let Some((cut, kept)) = cut {
+            (self.cut, self.kept) = (cut.bytes, Some(kept.display().to_string()));
+        }
+        let digits = domicile::hex::encode(caller);
+        self.caller = Some(digits).filter(|digits| !digits.is_empty());
+    }
 }
 
 fn text(json: &RecoverJson) -> String {
@@ -87,7 +105,11 @@ fn text(json: &RecoverJson) -> String {
         "whole" => format!("{file}: whole"),
         "empty" => format!("{file}: nothing in it was ever durable; what there is, is in {kept}"),
         _ => format!(
-            "{file}: closed: {}, {}",
+            "{file}: {}: {}, {}",
+            match &json.post {
+                Some(post) => format!("of {post}, adopted and closed"),
+                None => json.outcome.to_owned(),
+            },
             counted(u64::from(lanes.unwrap_or_default()), "lane"),
             counted(blocks.unwrap_or_default(), "block"),
         ),

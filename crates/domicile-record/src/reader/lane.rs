@@ -82,23 +82,19 @@ fn places_all_data(index: &[IndexEntry], data_blocks: u32, behind: u32) -> bool 
 }
 
 impl ReadableLane {
-    /// A lane whose key is at hand, with its end, if it has one.
-    pub(crate) fn new<S: Source>(
-        file: &SegmentFile<S>,
+    /// A lane whose key is at hand, of whose end nothing is known yet.
+    pub(crate) fn new(
         place: LanePlace,
         descriptor: Descriptor,
         opener: LaneOpener,
         lease: Option<Lease>,
-    ) -> Result<Self> {
-        let mut lane =
-            Self { place, descriptor, opener, lease, end: None, broken_end: None, unsynced_from: None };
-        lane.read_end(file)?;
-        Ok(lane)
+    ) -> Self {
+        Self { place, descriptor, opener, lease, end: None, broken_end: None, unsynced_from: None }
     }
 
     /// Reads and verifies the lane's end, with its section blocks: the last of the blocks that say they are it and
     /// whose tag verifies. What stands behind that was not sealed as this lane's, or not by its writer.
-    fn read_end<S: Source>(&mut self, file: &SegmentFile<S>) -> Result<()> {
+    pub(crate) fn read_end<S: Source>(&mut self, file: &SegmentFile<S>) -> Result<()> {
         for sequence in self.place.ends.iter().rev() {
             match self.end_at(file, *sequence) {
                 Ok(end) => {

@@ -112,6 +112,11 @@ impl BlockPlaces {
         self.0.get(first..).unwrap_or_default().iter().copied()
     }
 
+    /// How many blocks were found before an offset.
+    pub(crate) fn count_before(&self, offset: u64) -> usize {
+        self.0.iter().filter(|(_, at)| *at < offset).count()
+    }
+
     /// How many blocks were found.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -156,7 +161,7 @@ impl<S: Source> SegmentFile<S> {
     }
 
     /// Reads the header alone, of a file that grows: whoever reads it looks for blocks by himself.
-    pub(super) fn growing(source: S) -> Result<Self> {
+    pub(crate) fn growing(source: S) -> Result<Self> {
         let (header, length) = read_header(&source)?;
         Ok(Self { source, length, header, map: Map::Walked(WalkedMap::default()) })
     }

@@ -668,7 +668,9 @@ fn unlock_lane<S: Source>(
     let data_key = leaf.unwrap(segment_leaf, wrapped, &owner)?;
     let engine = domicile.engines(open.descriptor.suite).bulk;
     let opener = LaneOpener::new(&file.header, place.key.lane, &open, &data_key, engine)?;
-    ReadableLane::new(file, place, open.descriptor, opener, lease)
+    let mut lane = ReadableLane::new(place, open.descriptor, opener, lease);
+    lane.read_end(file)?;
+    Ok(lane)
 }
 
 /// One refusal for several lanes.

@@ -1,20 +1,23 @@
 //! Recovery where a segment lies: what is cut is kept beside it, and the closed segment takes its name.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use domicile::audit::EventKind;
-use domicile::{Domicile, Error, Result};
+use domicile::post::PostId;
+use domicile::{Domicile, Result, Scope};
 
-use super::{Cut, Recovering};
-use crate::disk::{Disk, FileSink, LocalDisk, part_of, taken};
+use super::Recovering;
+use crate::adopt::{AdoptedHere, adopt_taken, opening_of, waits_for_its_home};
+use crate::close::{Cut, failed, keep_cut, kept_beside, written_beside};
+use crate::disk::{Disk, LocalDisk, part_of, taken};
 use crate::format::SegmentHeader;
 use crate::reader::{SegmentFile, Source, Step, Walker, unreadable};
-use crate::writer::{SegmentSummary, Sink};
+use crate::writer::SegmentSummary;
 
 /// What recovery did with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a file is whole, is closed, or holds nothing")]
+#[expect(clippy::exhaustive_enums, reason = "a file is whole, is closed, is adopted, or holds nothing")]
 pub enum Recovery {
     /// The segment is whole: nothing was done.
     Whole,
@@ -29,6 +32,22 @@ pub enum Recovery {
         /// Blocks that were kept and that nobody could verify: their keys were not to be had.
         unverified: u64,
     },
+    /// A post sealed it, and its home adopted it: it lies under its name, and opens. Where the post had not ended it, it was closed
+    /// as well.
+    Adopted {
+        /// What it holds. Of one without an end, nobody counted its records.
+        summary: Box<SegmentSummary>,
+        /// The post.
+        post: PostId,
+        /// Whether the post ended it, and signed how far it goes.
+        had_end: bool,
+        /// What was cut, and where it is kept.
+        cut: Option<(Cut, PathBuf)>,
+        /// The octets that the caller kept beside the newest commit that has any, where a crash cut it short.
+        caller: Vec<u8>,
+        /// Scopes whose keys had ended before it was adopted: their lanes read as erased.
+        ended: Vec<Scope>,
+    },
     /// The crash came before anything was durable: there is no segment, and what there is, is kept under this name.
     Empty {
         /// Where.
@@ -40,8 +59,13 @@ pub enum Recovery {
 /// where it began. Whatever happens meanwhile, one file or the other has the name, and is as good as it was; doing it again
 /// changes nothing.
 ///
+/// What a post left without an end is [adopted](crate::Adopting) by its home, and closed with that. Where this host has no keys of
+/// that home it stays as it is.
+///
 /// # Errors
 /// [`SegmentBusy`](domicile::Code::SegmentBusy) while its writer has it; those of [`Recovering::examine`];
+/// [`PostUnadopted`](domicile::Code::PostUnadopted) for what a post left, where its home's keys are not configured; where they are,
+/// those of [`Adopting::examine`](crate::Adopting::examine) and [`Adopting::write`](crate::Adopting::write);
 /// [`OutputFailed`](domicile::Code::OutputFailed).
 pub async fn recover(domicile: &Domicile, path: impl AsRef<Path>) -> Result<Recovery> {
     let path = path.as_ref();
@@ -53,6 +77,13 @@ pub(crate) async fn recover_on(disk: &dyn Disk, domicile: &Domicile, path: &Path
     if holds_nothing(&source).map_err(|source| unreadable(0, source))? {
         return keep_whole(disk, path);
     }
+    let file = SegmentFile::open(&source)?;
+    if waits_for_its_home(&file) && !file.has_whole_footer()? {
+        if opening_of(&file).is_none() && has_one_block(&source)? {
+            return keep_whole(disk, path);
+        }
+        return adopt_taken(disk, domicile, path, source).await.map(Recovery::from);
+    }
     let recovering = match Recovering::examine(domicile, &source).await {
         Ok(Some(recovering)) => recovering,
         Ok(None) => return Ok(Recovery::Whole),
@@ -60,19 +91,20 @@ pub(crate) async fn recover_on(disk: &dyn Disk, domicile: &Domicile, path: &Path
         Err(error) if error.is_corruption() && has_one_block(&source)? => return keep_whole(disk, path),
         Err(error) => return Err(error),
     };
-    let cut = recovering.cut().map(|cut| (cut, kept_beside(path, cut.at)));
-    if let Some((_, kept)) = &cut {
-        let mut sink = written_beside(disk, kept)?;
-        recovering.for_each_cut(|piece| sink.write_all(piece).map_err(failed))?;
-        sink.flush().and_then(|()| sink.sync()).map_err(failed)?;
-        disk.rename(&part_of(kept), kept).map_err(failed)?;
-    }
+    let cut = keep_cut(disk, path, recovering.cut(), |keep| recovering.for_each_cut(keep))?;
     let (caller, unverified) = (recovering.caller().to_vec(), recovering.extent.unverified);
     let (_, summary) = recovering.write(written_beside(disk, path)?)?;
     disk.rename(&part_of(path), path).map_err(failed)?;
     // It is closed and vouches for itself: a chain that is out of reach does not undo it.
     domicile.audit().record_when_possible(&[summary.event(EventKind::Recover)]).await?;
     Ok(Recovery::Closed { summary: Box::new(summary), cut, caller, unverified })
+}
+
+impl From<AdoptedHere> for Recovery {
+    fn from(adopted: AdoptedHere) -> Self {
+        let AdoptedHere { summary, post, had_end, cut, caller, ended } = adopted;
+        Recovery::Adopted { summary, post, had_end, cut, caller, ended }
+    }
 }
 
 /// There is no segment: what there is, is kept.
@@ -108,25 +140,4 @@ fn holds_nothing(source: &dyn Source) -> io::Result<bool> {
 fn has_one_block(source: &dyn Source) -> Result<bool> {
     let file = SegmentFile::open(source)?;
     Ok(file.walked().is_some_and(|walked| walked.blocks <= 1))
-}
-
-/// Where what is cut of a segment is kept.
-fn kept_beside(path: &Path, at: u64) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".cut-{at}"));
-    PathBuf::from(name)
-}
-
-/// Begins a file beside its place. One that is there was left by a recovery that died: whoever has the segment is alone.
-fn written_beside(disk: &dyn Disk, path: &Path) -> Result<FileSink> {
-    let part = part_of(path);
-    match disk.remove(&part) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
-        _ => {}
-    }
-    Ok(FileSink::new(disk.create(&part).map_err(failed)?))
-}
-
-fn failed(source: io::Error) -> Error {
-    Error::output_failed("the recovered segment could not be written", source)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use domicile::{Code, Domicile, Error, Request, Result};
 use domicile_record::format::SegmentId;
-use domicile_record::{Follower, Segment, Selection, header_of, is_finished, replaced_by};
+use domicile_record::{Follower, Segment, Selection, header_of, is_finished, is_unadopted, replaced_by};
 
 use super::super::open::say_obstacles;
 use super::{PAUSE, SILENCE, give};
@@ -93,6 +93,10 @@ impl Following<'_> {
             // One that is gone again, or has no header yet, is looked for once more.
             let Ok(file) = File::open(&path) else { continue };
             let Ok(header) = header_of(&file) else { continue };
+            // What a post sealed is followed once it is adopted, under the same name.
+            if is_unadopted(&file).unwrap_or(true) {
+                continue;
+            }
             let replaces = match replaced_by(&self.domicile, &file, self.request.clone()).await {
                 Ok(replaces) => replaces,
                 Err(error) if error.class() == domicile::Class::KeyService => continue,

@@ -4,29 +4,64 @@ use std::collections::BTreeMap;
 
 use domicile::{Code, Error, Result};
 
+use super::Cut;
 use crate::format::{BlockHeader, BlockKind, Commit, LaneNo, LaneOpen};
-use crate::reader::{Segment, SegmentLane, Source, Step, Walker, last_commit, unreadable};
+use crate::reader::{Segment, SegmentFile, SegmentLane, Source, Step, Walker, last_commit, unreadable};
 use crate::running_hash::RunningHash;
 
 /// How far a segment goes, and what is known of that much.
 #[derive(Debug, Default)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// Where it ends in the file.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// How many blocks there are up to there, lane 0's among them.
-    pub(super) blocks: u64,
+    pub(crate) blocks: u64,
     /// What the caller kept beside the newest commit that has any.
-    pub(super) caller: Vec<u8>,
+    pub(crate) caller: Vec<u8>,
     /// Blocks behind the newest sync whose keys are not to be had now, so that nobody can say whether they verify.
-    pub(super) unverified: u64,
+    pub(crate) unverified: u64,
+}
+
+/// Which blocks are opened, to see whether they verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looking {
+    /// Those that no finished sync covers: of the others, lane 0's running hash tells.
+    WhatIsUnsynced,
+    /// All of them, as of what somebody else sealed.
+    Everything,
 }
 
 impl Extent {
-    pub(super) fn of<S: Source>(segment: &Segment<S>) -> Result<Self> {
+    /// What of a file so long is behind it.
+    pub(crate) fn cut(&self, length: u64) -> Option<Cut> {
+        let bytes = length.saturating_sub(self.at);
+        (bytes > 0).then_some(Cut { at: self.at, bytes })
+    }
+
+    /// The octets that are cut, in pieces.
+    pub(crate) fn for_each_cut<S: Source>(
+        &self,
+        file: &SegmentFile<S>,
+        keep: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (mut at, mut window) = (self.at, Vec::new());
+        while at < file.length {
+            let bytes = (file.length - at).min(1 << 18);
+            window.resize(usize::try_from(bytes).unwrap_or(0), 0);
+            file.source.read_at(at, &mut window).map_err(|source| unreadable(at, source))?;
+            keep(&window)?;
+            at += bytes;
+        }
+        Ok(())
+    }
+
+    /// How far a segment goes whose lane 0 is open.
+    pub(crate) fn of<S: Source>(segment: &Segment<S>, looking: Looking) -> Result<Self> {
         let region = segment.region.as_ref().ok_or_else(super::no_region_lane)?;
         let newest = last_commit(&segment.file, region)?;
         let survey = Survey {
             segment,
+            looking,
             durable: newest.map_or(0, |commit| commit.durable),
             lanes: segment.lanes.iter().map(|lane| (lane.lane, lane)).collect(),
             next: BTreeMap::new(),
@@ -39,6 +74,7 @@ impl Extent {
 
 struct Survey<'a, S> {
     segment: &'a Segment<S>,
+    looking: Looking,
     /// Blocks with an ordinal below this were on disk when lane 0 last said so.
     durable: u64,
     lanes: BTreeMap<LaneNo, &'a SegmentLane>,
@@ -131,6 +167,10 @@ impl<S: Source> Survey<'_, S> {
         else {
             return Passed::Cut;
         };
+        let is_known = header.lane == LaneNo::REGION || self.lanes.contains_key(&header.lane);
+        if self.looking == Looking::Everything && !is_known {
+            return Passed::Cut;
+        }
         let obstacle = self.lanes.get(&header.lane).and_then(|lane| lane.obstacle());
         let is_damaged = obstacle.is_some_and(Error::is_corruption);
         if header.ordinal >= self.durable && is_damaged && !self.segment.state.is_whole() {
@@ -175,12 +215,15 @@ impl<S: Source> Survey<'_, S> {
         encoded: &[u8; BlockHeader::BYTES],
         body: &mut Vec<u8>,
     ) -> Passed {
-        if header.ordinal < self.durable || self.segment.state.is_whole() {
+        let is_vouched_for = header.ordinal < self.durable || self.segment.state.is_whole();
+        if is_vouched_for && self.looking == Looking::WhatIsUnsynced {
             return Passed::On;
         }
         match self.lanes.get(&header.lane).and_then(|lane| lane.readable()) {
             Some(lane) if lane.open_block(header, encoded, body).is_err() => Passed::Cut,
             Some(_) => Passed::On,
+            // Whoever looks at everything has all keys: this lane was opened by nobody.
+            None if self.looking == Looking::Everything => Passed::Cut,
             None => {
                 self.extent.unverified += 1;
                 Passed::On
