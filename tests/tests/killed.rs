@@ -168,3 +168,72 @@ fn an_input_that_ends_is_acknowledged_whole_and_its_segment_is_complete() {
     let opened = succeed(program().current_dir(&place).args(["open", "out", "--purpose", "support"]));
     assert_eq!(opened, b"one\ntwo\nthree\n");
 }
+
+/// A place whose writer is a post of its own region, too.
+fn with_a_post(place: &Path) {
+    succeed(program().arg("init").arg(place));
+    let run = |arguments: &[&str]| succeed(program().current_dir(place).args(arguments));
+    run(&["home", "choose", "acme", "voice", "--region", "eu-central-1"]);
+    let config = std::fs::read_to_string(place.join("domicile.toml")).unwrap();
+    let (_, of_region) = config.split_once("[regions.eu-central-1]").unwrap();
+    let (_, key) = of_region.split_once("signing_key = \"").unwrap();
+    let home = format!("eu-central-1={}", key.split_once('"').unwrap().0);
+    run(&["post", "init", "writer-1", "--home", &home, "-o", "writer-1.key"]);
+    run(&["post", "enrol", "writer-1", "--key", "writer-1.key.pub", "--scope", "acme/voice"]);
+    run(&["post", "export", "own.bundle"]);
+    let post = "\n[post]\nidentity = \"writer-1.key\"\nbundles = [\"own.bundle\"]\n";
+    std::fs::write(place.join("domicile.toml"), config + post).unwrap();
+}
+
+/// The key service is away while the program records, and it is killed: its home adopts what it left, and finds all of it.
+#[tokio::test]
+async fn what_was_acknowledged_in_an_outage_survives_every_kill_and_comes_home() {
+    let place = tempfile::tempdir().unwrap();
+    with_a_post(place.path());
+    let (root, away) = (place.path().join("keys/eu-central-1.root"), place.path().join("root"));
+    let domicile = Domicile::open(place.path().join("domicile.toml")).await.unwrap();
+    let mut seed = 13_u64;
+    for round in 0..if long_form() { 300 } else { 12 } {
+        std::fs::rename(&root, &away).unwrap();
+        let out = place.path().join(format!("out-{round}"));
+        let arguments = ["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"];
+        let mut child = program()
+            .current_dir(&place)
+            .args(arguments)
+            .args(["--commit-interval", "2ms", "-o"])
+            .arg(&out)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let feeding = std::thread::spawn(move || {
+            for from in (0..).step_by(100) {
+                let text: String = (from..from + 100).map(|number| format!("{number}\n")).collect();
+                if stdin.write_all(text.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (mut safe, mut line) = (0, String::new());
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        for _ in 0..1 + (seed >> 33) % 20 {
+            line.clear();
+            assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "round {round}: it ended");
+            safe = line.trim_end().parse::<u64>().unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        feeding.join().unwrap();
+        // Without the key nothing of it opens, and nothing is changed.
+        let refused = program().current_dir(&place).arg("recover").arg(&out).output().unwrap();
+        assert!(!refused.status.success(), "round {round}");
+        std::fs::rename(&away, &root).unwrap();
+        close(place.path(), &out, Duration::from_micros((seed >> 23) % 12_000));
+        let found = left(&domicile, &out).await;
+        assert!(found.len() as u64 >= safe, "round {round}: {} of {safe} acknowledged", found.len());
+        assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>(), "round {round}");
+    }
+}

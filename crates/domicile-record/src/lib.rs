@@ -14,6 +14,7 @@ mod lane_key;
 #[cfg(feature = "object-store")]
 pub mod object;
 mod open;
+mod outage;
 mod reader;
 mod recorder;
 mod recover;

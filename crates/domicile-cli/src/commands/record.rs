@@ -1,9 +1,11 @@
 //! `domicile seal --acknowledge`: records that keep coming are made durable as they come, and said to be.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use domicile::{Code, Domicile, Error, Result, Scope};
+use domicile_record::format::Origin;
 use domicile_record::{Feed, Receipt, Recorder, RecorderOptions, Recovery};
 
 use super::seal::warn_of_near_miss;
@@ -28,9 +30,15 @@ pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: 
     options.writer = seal.writer_options();
     options.commit_interval = seal.commit_interval;
     options.event_window = config.event_window();
-    // Before anything is read: what comes through a pipe cannot be read again.
-    domicile.permit(&scope, domicile::Action::Seal).await.map(drop)?;
+    options.posts = super::post::configured(&config, false, report)?;
+    // Before anything is read or made: what comes through a pipe cannot be read again.
+    match domicile.permit(&scope, domicile::Action::Seal).await {
+        // A post may go on.
+        Err(error) if error.is_outage() && !options.posts.is_empty() => {}
+        permit => permit.map(drop)?,
+    }
     let recorder = Recorder::with_options(&domicile, &seal.output, options).await?;
+    recorder.scope(&scope).await.map(drop)?;
 
     let saying = say_receipts(recorder.clone())?;
     let mut feed = Feed::default();
@@ -43,7 +51,8 @@ pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: 
     let fed = fed.map_err(|_| Error::new(Code::InputFailed, "reading was given up"))?;
     say_recovered(&recorder, report).await;
     // What was read before an error is safe all the same.
-    let closed = recorder.close().await;
+    let closed = recorder.clone().close().await;
+    let adopted = adopted(&recorder, &seal.output).await;
     let said = saying.join().map_err(|_| Error::new(Code::OutputFailed, "acknowledging was given up"))?;
     let read = fed.map_err(|error| error.at(name.clone()))?;
     for warning in &read.warnings {
@@ -58,10 +67,25 @@ pub(crate) async fn run(common: &Common, seal: &Seal, inputs: &[Input], report: 
             counted(summary.records, "record"),
             counted(summary.file_bytes, "byte"),
         ));
+        if summary.origin == Origin::Post && !adopted.contains(&summary.path()) {
+            report.warn(&format!(
+                "{}: {} sealed as by a post; once the keys are back, `domicile post adopt` or the next run brings them under them",
+                seal.output.join(summary.path()).display(),
+                counted(summary.records, "record"),
+            ));
+        }
     }
     said.map_err(|source| {
         Error::output_failed("the acknowledgements could not be written", source).at("standard output")
     })
+}
+
+/// The segments of posts below a directory that were adopted behind the recorder.
+async fn adopted(recorder: &Recorder, directory: &Path) -> Vec<PathBuf> {
+    let recovered = recorder.recovered().await;
+    let is_adopted = |outcome: &Result<Recovery>| matches!(outcome, Ok(Recovery::Adopted { .. }));
+    let adopted = recovered.iter().filter(|(_, outcome)| is_adopted(outcome));
+    adopted.filter_map(|(path, _)| path.strip_prefix(directory).ok().map(Path::to_owned)).collect()
 }
 
 /// Says what became of segments that earlier runs left without an end.

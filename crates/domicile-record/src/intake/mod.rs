@@ -1,6 +1,5 @@
 //! From inputs to segments: framing, event times, scopes, and a segment for each home.
 
-mod outage;
 mod pace;
 mod scopes;
 mod segments;
@@ -15,9 +14,9 @@ use domicile::{Action, Code, Domicile, Error, Period, Region, Result, Scope, Tim
 
 use crate::format::{Contents, Descriptor};
 use crate::framing::{Choice, Fields, Framer, Framing, Piece, Warning, event_time};
+use crate::outage::Outages;
 use crate::refusals::may_be_a_number;
 use crate::writer::{SegmentSummary, SegmentWriter, Sink, Stamp, WriterOptions};
-use outage::{Outages, only_post};
 use pace::Pace;
 use scopes::{Scopes, Standing};
 use segments::{Hand, LaneAt, Segments};
@@ -544,7 +543,10 @@ impl<O: Outlet> Intake<O> {
                                 self.open_lane_by(Hand::Post, source, &scope, &region, time, contents).await;
                             by_post.map_err(|as_post| error.because(as_post))?
                         }
-                        opened => opened?,
+                        opened => {
+                            self.outages.is_over(&region, &owner);
+                            opened?
+                        }
                     }
                 }
             }

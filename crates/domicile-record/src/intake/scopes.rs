@@ -8,8 +8,9 @@ use domicile::post::Post;
 use domicile::{Action, Code, Domicile, Error, Period, Place, RecordType, Region, Result, Scope, TenantId};
 
 use super::segments::{Hand, LaneAt};
-use super::{Elsewhere, IntakeOptions, Scoping, Skipped, only_post};
+use super::{Elsewhere, IntakeOptions, Scoping, Skipped};
 use crate::framing::Fields;
+use crate::outage::{home_by_bundle, only_post};
 use crate::refusals::Refusals;
 
 #[derive(Debug, Default)]
@@ -71,7 +72,9 @@ impl Scopes {
                 let (region, hand) = match (domicile, options.posts.first()) {
                     (Some(domicile), _) => match domicile.permit(scope, Action::Seal).await {
                         Ok(permit) => (permit.home().region.clone(), Hand::Home),
-                        Err(error) => (home_by_bundle(domicile, options, scope, error)?, Hand::Home),
+                        Err(error) => {
+                            (home_by_bundle(domicile, &options.posts, scope, error)?.region, Hand::Home)
+                        }
                     },
                     (None, Some(post)) => match only_post(options.posts.iter(), scope) {
                         Some(post) => (post.place().region.clone(), Hand::Post),
@@ -222,15 +225,15 @@ async fn standing(domicile: Option<&Domicile>, options: &IntakeOptions, scope: &
             return Ok(Standing::Elsewhere { home: None, code: error.code() });
         }
         Err(error) => {
-            let region = home_by_bundle(domicile, options, scope, error)?;
-            return Ok(Standing::Here(region, Hand::Home));
+            let home = home_by_bundle(domicile, &options.posts, scope, error)?;
+            return Ok(Standing::Here(home.region, Hand::Home));
         }
     };
     match domicile.check_processing(&home, scope).await {
         Ok(()) => Ok(Standing::Here(home.region, Hand::Home)),
         Err(error) if error.is_outage() => {
-            let region = home_by_bundle(domicile, options, scope, error)?;
-            Ok(Standing::Here(region, Hand::Home))
+            let home = home_by_bundle(domicile, &options.posts, scope, error)?;
+            Ok(Standing::Here(home.region, Hand::Home))
         }
         Err(error) if !error.is_refusal() => Err(error),
         Err(error) => {
@@ -238,21 +241,6 @@ async fn standing(domicile: Option<&Domicile>, options: &IntakeOptions, scope: &
                 (options.elsewhere == Elsewhere::Post).then(|| as_a_post(Some(&home.region))).flatten();
             Ok(post.unwrap_or(Standing::Elsewhere { home: Some(home), code: error.code() }))
         }
-    }
-}
-
-/// The home of a scope while the registry is out of reach: what the one bundle says, signed by that home, that has the scope
-/// and is of a place whose records may be sealed here. Otherwise the error stands.
-fn home_by_bundle(
-    domicile: &Domicile,
-    options: &IntakeOptions,
-    scope: &Scope,
-    error: Error,
-) -> Result<Region> {
-    let allowed = |post: &&Post| domicile.guard().check_place(post.place()).is_ok();
-    match only_post(options.posts.iter().filter(allowed), scope) {
-        Some(post) if error.is_outage() => Ok(post.place().region.clone()),
-        _ => Err(error),
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use domicile::{Code, Error, Result};
+use domicile::post::Post;
+use domicile::{Code, Error, Place, Result};
 use tokio::sync::{mpsc, watch};
 
 use super::keys::Ask;
@@ -71,8 +72,27 @@ impl Group {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add_shard(&self, shard: Arc<Shard>) {
-        self.state().shards.push(shard);
+    /// The shard of a region with a number, by the home's hand or by a post's; begun if it is not there.
+    ///
+    /// # Errors
+    /// [`WriterFailed`](Code::WriterFailed) for another one once the recorder was closed: nobody would end it.
+    pub(super) fn shard(
+        &self,
+        base: &Arc<Base>,
+        place: &Place,
+        number: usize,
+        post: Option<&Post>,
+    ) -> Result<Arc<Shard>> {
+        let mut state = self.state();
+        if let Some(found) = state.shards.iter().find(|shard| shard.is(place, number, post)) {
+            return Ok(found.clone());
+        }
+        if state.end.is_some() {
+            return Err(super::shard::closed());
+        }
+        let shard = Arc::new(Shard::new(place.clone(), number, post.cloned(), base.clone()));
+        state.shards.push(shard.clone());
+        Ok(shard)
     }
 
     pub(super) fn shards(&self) -> Vec<Arc<Shard>> {
@@ -217,7 +237,8 @@ impl Group {
                 if let Some(asks) = asks.upgrade() {
                     // Whoever takes it is there as long as the recorder is.
                     let (summary, compact) = (Box::new(summary.clone()), !closes);
-                    let _ = asks.send(Ask::Ended { summary, compact });
+                    let post = shard.post.as_ref().map(|post| post.id().clone());
+                    let _ = asks.send(Ask::Ended { summary, post, compact });
                 }
                 if closes {
                     self.state().ended.push(summary);
@@ -340,7 +361,7 @@ fn turn_if_due(shard: &Arc<Shard>, base: &Base, asks: &mpsc::WeakUnboundedSender
     let options = &base.options;
     let due = writer.file_bytes() >= options.segment_bytes
         || writer.lanes() > options.segment_lanes
-        || base.is_aged(&state);
+        || shard.is_aged(&state);
     drop(state);
     if due {
         turn(shard, asks);

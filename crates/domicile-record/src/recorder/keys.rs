@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use domicile::audit::EventKind;
-use domicile::{Code, Error, Period, Result};
+use domicile::post::PostId;
+use domicile::{Code, Error, Period, Result, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::Base;
+use super::bridge;
 use super::group::Group;
 use super::shard::{Ahead, Shard, Writer};
 use super::tend::{Task, is_hot};
@@ -16,12 +18,13 @@ use crate::writer::{SegmentSummary, SegmentWriter};
 
 /// What is asked of the thread.
 pub(super) enum Ask {
-    /// A lane of a scope for a period.
-    Lane { shard: Arc<Shard>, slot: usize, period: Period, answer: oneshot::Sender<Result<()>> },
+    /// A lane of a scope for records of a time.
+    Lane { shard: Arc<Shard>, slot: usize, time: Time, answer: oneshot::Sender<Result<()>> },
     /// The next segment of a region.
     Turn(Arc<Shard>),
-    /// The word of a segment's end in the audit chain; whether it is written anew then.
-    Ended { summary: Box<SegmentSummary>, compact: bool },
+    /// The word of a segment's end in the audit chain; by which post it was sealed, if by one, and whether it is written anew
+    /// otherwise.
+    Ended { summary: Box<SegmentSummary>, post: Option<PostId>, compact: bool },
     /// Where a scope is at home.
     Home { scope: domicile::Scope, answer: oneshot::Sender<Result<domicile::Place>> },
     /// An answer once everything that was asked for before is done.
@@ -49,11 +52,19 @@ pub(super) fn run(
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // What whoever closes the recorder waits for. Each is on its own: a key that is not to be had delays no other.
         let mut pending = JoinSet::new();
+        // A key service that does not answer is waited for by nobody else.
+        let mut keeping_up = tokio::task::spawn_local(async {});
         loop {
             let ask = tokio::select! {
                 ask = asks.recv() => ask,
                 _ = tick.tick() => {
-                    keep_up(base, group).await;
+                    if keeping_up.is_finished() {
+                        let (base, group) = (base.clone(), group.clone());
+                        keeping_up = tokio::task::spawn_local(async move {
+                            bridge::ask_again(&base, &group).await;
+                            keep_up(&base, &group).await;
+                        });
+                    }
                     continue;
                 }
             };
@@ -61,37 +72,42 @@ pub(super) fn run(
             while pending.try_join_next().is_some() {}
             match ask {
                 None => break,
-                Some(Ask::Lane { shard, slot, period, answer }) => {
+                Some(Ask::Lane { shard, slot, time, answer }) => {
                     let group = group.clone();
                     pending.spawn_local(async move {
                         // Whoever asked may have gone.
-                        let _ = answer.send(open_lane(&shard, &group, slot, period).await);
+                        let _ = answer.send(bridge::open_lane(&shard, &group, slot, time).await);
                     });
                 }
                 Some(Ask::Turn(shard)) => {
                     let group = group.clone();
                     pending.spawn_local(async move { turn(&shard, &group).await });
                 }
-                Some(Ask::Ended { summary, compact }) => {
+                Some(Ask::Ended { summary, post, compact }) => {
                     let (base, tasks) = (base.clone(), tasks.clone());
                     pending.spawn_local(async move {
-                        record(&base, &summary).await;
-                        if compact && is_hot(&summary) {
-                            // Whoever takes it is there as long as the recorder is.
-                            let _ = tasks.send(Task::Compact(base.directory.join(summary.path())));
-                        }
+                        record(&base, &summary, post.as_ref()).await;
+                        let path = base.directory.join(summary.path());
+                        let compact = compact && is_hot(&summary);
+                        let task = match post {
+                            Some(_) => Some(Task::Adopt { path, region: summary.place.region, compact }),
+                            None => compact.then_some(Task::Compact(path)),
+                        };
+                        // Whoever takes it is there as long as the recorder is.
+                        let _ = task.map(|task| tasks.send(task));
                     });
                 }
                 Some(Ask::Home { scope, answer }) => {
                     let base = base.clone();
                     tokio::task::spawn_local(async move {
-                        let permit = base.domicile.permit(&scope, domicile::Action::Seal).await;
-                        let _ = answer.send(permit.map(|permit| permit.home().clone()));
+                        let _ = answer.send(bridge::home_of(&base, &scope).await);
                     });
                 }
                 Some(Ask::Flush(answer)) => {
                     // A task that failed has said so.
                     while pending.join_next().await.is_some() {}
+                    let keeping = std::mem::replace(&mut keeping_up, tokio::task::spawn_local(async {}));
+                    let _ = keeping.await;
                     let _ = answer.send(());
                 }
             }
@@ -100,8 +116,9 @@ pub(super) fn run(
 }
 
 /// The segment is whole and vouches for itself: a chain that is out of reach does not undo it.
-async fn record(base: &Base, summary: &SegmentSummary) {
+async fn record(base: &Base, summary: &SegmentSummary, post: Option<&PostId>) {
     let event = summary.event(EventKind::Seal);
+    let event = post.iter().fold(event, |event, post| event.post(post.as_str()));
     if let Err(error) = base.domicile.audit().record_when_possible(&[event]).await {
         tracing::error!(code = %error.code(), segment = %summary.id, "that a segment was sealed is not on record");
     }
@@ -119,7 +136,7 @@ async fn keep_up(base: &Base, group: &Group) {
         if let Some(writer) = &mut state.writer {
             writer.stop_lapsed_lanes();
         }
-        let turns = state.writer.is_some() && !state.turning && shard.base.is_aged(&state);
+        let turns = state.writer.is_some() && !state.turning && shard.is_aged(&state);
         drop(state);
         if turns {
             group.touch(false);
@@ -127,7 +144,8 @@ async fn keep_up(base: &Base, group: &Group) {
     }
 }
 
-async fn open_lane(shard: &Shard, group: &Group, slot: usize, period: Period) -> Result<()> {
+/// Opens a lane for a scope and a period in the shard's own segment, which is begun if it is not there.
+pub(super) async fn open_lane(shard: &Shard, group: &Group, slot: usize, period: Period) -> Result<()> {
     // The segment may fill, or be followed, while its key is asked for.
     for _ in 0..8 {
         if shard.state().has_lane(slot, period) {
@@ -172,8 +190,18 @@ async fn open_lane(shard: &Shard, group: &Group, slot: usize, period: Period) ->
     Err(Error::new(Code::WriterFailed, "segments end faster than a lane is opened in them"))
 }
 
+/// Ends a post's segment: the next one is begun when there is a record for it.
+pub(super) async fn retire(shard: &Shard, group: &Group) {
+    let _alone = shard.beginning.lock().await;
+    shard.state().retire();
+    group.touch(true);
+}
+
 /// Begins the next segment, with the lanes that took records in this one opened ahead.
 async fn turn(shard: &Shard, group: &Group) {
+    if shard.post.is_some() {
+        return retire(shard, group).await;
+    }
     let (ahead, generation) = {
         let state = shard.state();
         (state.lanes_ahead(), state.generation)
@@ -223,7 +251,10 @@ async fn begun(
     let base = &shard.base;
     let open = |header: &crate::format::SegmentHeader| base.create_file(header).map(FileSink::new);
     let options = base.writer_options(group.shards().len());
-    let mut writer = SegmentWriter::create_named(&base.domicile, shard.region(), open, options).await?;
+    let mut writer = match &shard.post {
+        Some(post) => SegmentWriter::create_named_at_post(post, open, options).await?,
+        None => SegmentWriter::create_named(&base.domicile, shard.region(), open, options).await?,
+    };
     writer.sync_opening()?;
     let mut lanes = Vec::with_capacity(ahead.len());
     for ahead in ahead {

@@ -94,17 +94,34 @@ impl RecorderLane {
         pollster::block_on(self.append(time, record))
     }
 
+    /// Appends in the home's own segment or, while its keys are out of reach, in one beside it.
+    #[inline]
     fn put(
         &self,
         time: Time,
         length: usize,
-        put: impl FnOnce(&mut Writer, LaneNo, Stamp) -> Result<()>,
+        mut put: impl FnMut(&mut Writer, LaneNo, Stamp) -> Result<()>,
     ) -> Result<bool> {
         if self.shared.base.room.is_full() {
             return Ok(false);
         }
-        let mut state = self.shard.state();
-        let taken = state.append(self.slot, time.micros(), length, put);
+        if self.put_into(&self.shard, self.slot, time, length, &mut put)? {
+            return Ok(true);
+        }
+        let beside = self.shard.state().beside(self.slot);
+        beside.map_or(Ok(false), |(shard, slot)| self.put_into(&shard, slot, time, length, &mut put))
+    }
+
+    fn put_into(
+        &self,
+        shard: &Shard,
+        slot: usize,
+        time: Time,
+        length: usize,
+        put: impl FnOnce(&mut Writer, LaneNo, Stamp) -> Result<()>,
+    ) -> Result<bool> {
+        let mut state = shard.state();
+        let taken = state.append(slot, time.micros(), length, put);
         let full = state.unsettled_bytes >= self.shared.base.options.commit_bytes;
         let failed = taken.is_err() && state.has_failed();
         let lost = failed && state.give_up();
@@ -123,9 +140,8 @@ impl RecorderLane {
             self.shared.base.room.wait().await;
             return Ok(());
         }
-        let period = self.shard.period(self.slot, time)?;
         let (answer, answered) = oneshot::channel();
-        self.shared.ask(Ask::Lane { shard: self.shard.clone(), slot: self.slot, period, answer })?;
+        self.shared.ask(Ask::Lane { shard: self.shard.clone(), slot: self.slot, time, answer })?;
         answered.await.map_err(|_| gone())?
     }
 }

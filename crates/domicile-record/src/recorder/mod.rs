@@ -1,5 +1,6 @@
 //! Recorders: records of thousands of scopes, appended by many callers, made durable together.
 
+mod bridge;
 mod feed;
 mod group;
 mod keys;
@@ -8,15 +9,15 @@ mod memory;
 mod shard;
 mod tend;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domicile::event_window::EventWindow;
-use domicile::{Code, Domicile, Error, Place, Region, Result, Scope, Time};
+use domicile::post::Post;
+use domicile::{Code, Domicile, Error, Place, Result, Scope, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use feed::Feed;
@@ -25,12 +26,13 @@ pub use lane::RecorderLane;
 use crate::disk::{Disk, DiskFile, LocalDisk, made_place, make_directory_on};
 use crate::format::{Commit, SegmentHeader};
 use crate::framing::Framing;
+use crate::outage::Outages;
 use crate::recover::Recovery;
 use crate::writer::{SealingPool, SegmentSummary, WriterOptions};
 use group::{End, Group, Progress};
 use keys::Ask;
 use memory::Room;
-use shard::{Shard, ShardState};
+use shard::Shard;
 use tend::{Recovered, Task};
 
 /// How a recorder writes.
@@ -61,6 +63,10 @@ pub struct RecorderOptions {
     pub memory_bytes: u64,
     /// How far from now event times may lie.
     pub event_window: EventWindow,
+    /// As which posts this host may go on where its homes' keys are out of reach: what is appended then goes into a segment as a
+    /// post seals it, beside the home's own, and nobody waits for the keys. It is [adopted](crate::Adopting) behind the recorder
+    /// once the keys are back, and opened then. None.
+    pub posts: Vec<Post>,
     /// Whether segments that another one followed, and those that a crash left, are written anew behind the recorder: lane by
     /// lane, in full blocks. They are retired then, and removed. True.
     pub compact: bool,
@@ -80,6 +86,7 @@ impl Default for RecorderOptions {
                 .map_or(0, |cores| cores.get().saturating_sub(2).min(4)),
             memory_bytes: memory::default_bytes(),
             event_window: EventWindow::default(),
+            posts: Vec::new(),
             compact: true,
         }
     }
@@ -119,7 +126,7 @@ pub struct Receipt {
 ///
 /// Cheap to clone; clones are one recorder, for any number of threads and tasks, on any runtime or none. It has threads
 /// of its own: one makes durable what was appended, one gets keys, and one closes what earlier recorders left in the directory
-/// ([`recovered`](Self::recovered)) and compacts what is rolled over. A key that is not to be had delays no
+/// ([`recovered`](Self::recovered)), adopts what was sealed as a post, and compacts what is rolled over. A key that is not to be had delays no
 /// other scope.
 ///
 /// *Appended* is a record once [`append`](RecorderLane::append) has returned: it will be written. *Safe* it is once a
@@ -155,7 +162,6 @@ struct Shared {
     group: Arc<Group>,
     asks: mpsc::UnboundedSender<Ask>,
     tasks: mpsc::UnboundedSender<Task>,
-    shards: Mutex<BTreeMap<(Region, usize), Arc<Shard>>>,
     recovered: watch::Receiver<Option<Arc<Recovered>>>,
 }
 
@@ -173,6 +179,8 @@ struct Base {
     disk: Arc<dyn Disk>,
     options: RecorderOptions,
     room: Room,
+    /// Whose keys were out of reach.
+    outages: Mutex<Outages>,
 }
 
 impl Recorder {
@@ -219,6 +227,7 @@ impl Recorder {
             disk,
             options,
             room: Room::default(),
+            outages: Mutex::default(),
         };
         make_directory_on(&*base.disk, directory)?;
         // Before a segment is begun, so that none of its own is among them.
@@ -241,13 +250,14 @@ impl Recorder {
             let base = base.clone();
             start("domicile-tend", move || tend::run(&base, &found, &done, tasked))?;
         }
-        Ok(Self {
-            shared: Arc::new(Shared { base, group, asks, tasks, shards: Mutex::default(), recovered }),
-        })
+        Ok(Self { shared: Arc::new(Shared { base, group, asks, tasks, recovered }) })
     }
 
     /// What became of the segments below its directory that had no end when the recorder began: each is closed behind the
-    /// recorder, which writes meanwhile. This waits until all are. Those that somebody else writes are left alone.
+    /// recorder, which writes meanwhile. This waits until all were looked at. Those that somebody else writes are left alone.
+    ///
+    /// Segments that were sealed as a post are among them, whoever left them, and those of this recorder once they are adopted. One
+    /// whose keys are out of reach is tried again about every minute: here is how that ended so far.
     ///
     /// A recovery gives back what [`commit_with`](Self::commit_with) kept: a queue is read on from there.
     pub async fn recovered(&self) -> Arc<Vec<(PathBuf, Result<Recovery>)>> {
@@ -275,7 +285,7 @@ impl Recorder {
     ///
     /// # Errors
     /// [`HomeRefused`](Code::HomeRefused) and the like where its records may not be sealed here; what keeps its home from
-    /// being known.
+    /// being known, unless the bundle of one of the recorder's [posts](RecorderOptions::posts) names it.
     pub async fn scope(&self, scope: &Scope) -> Result<RecorderLane> {
         self.scope_with(scope, LaneOptions::default()).await
     }
@@ -288,7 +298,7 @@ impl Recorder {
         let (answer, answered) = oneshot::channel();
         self.shared.ask(Ask::Home { scope: scope.clone(), answer })?;
         let home = answered.await.map_err(|_| gone())??;
-        let shard = self.shared.shard(home, scope);
+        let shard = self.shared.shard(&home, scope)?;
         let slot = shard.add_scope(scope, options);
         Ok(RecorderLane::new(self.shared.clone(), shard, slot))
     }
@@ -409,18 +419,12 @@ impl Shared {
     }
 
     /// The shard of a region that a scope's records go to: always the same.
-    fn shard(&self, place: Place, scope: &Scope) -> Arc<Shard> {
+    fn shard(&self, place: &Place, scope: &Scope) -> Result<Arc<Shard>> {
         let mut hasher = DefaultHasher::new();
         scope.hash(&mut hasher);
         let count = self.base.options.shards.max(1);
         let number = usize::try_from(hasher.finish() % count as u64).unwrap_or(0);
-        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = shards.entry((place.region.clone(), number)).or_insert_with(|| {
-            let shard = Arc::new(Shard::new(place, self.base.clone()));
-            self.group.add_shard(shard.clone());
-            shard
-        });
-        begun.clone()
+        self.group.shard(&self.base, place, number, None)
     }
 }
 
@@ -441,10 +445,8 @@ impl Base {
         WriterOptions { open_bytes_max: options.open_bytes_max.min(share), ..options }
     }
 
-    /// Whether a segment with records is so old that another is to follow it.
-    fn is_aged(&self, state: &ShardState) -> bool {
-        let age = self.domicile.now().micros().saturating_sub(state.began.micros());
-        state.here > 0 && age >= i64::try_from(self.options.segment_age.as_micros()).unwrap_or(i64::MAX)
+    fn outages(&self) -> MutexGuard<'_, Outages> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

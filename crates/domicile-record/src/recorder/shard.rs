@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use domicile::post::Post;
 use domicile::{Code, Error, Period, Place, Region, Result, Scope, Time};
 
 use super::{Base, LaneOptions};
@@ -13,10 +15,17 @@ use crate::writer::{LaneKeys, SegmentWriter, Stamp};
 
 pub(super) type Writer = SegmentWriter<FileSink>;
 
-/// One region's segments, one after the other.
+/// How long a post keeps the secret of a segment: another follows it then.
+const POST_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// One region's segments, one after the other: the home's own, or those that this host seals as a post of it.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) place: Place,
+    /// Which of the region's.
+    pub(super) number: usize,
+    /// The post that seals them, if not the home itself.
+    pub(super) post: Option<Post>,
     pub(super) base: Arc<Base>,
     state: Mutex<ShardState>,
     /// Whoever begins a segment, begins it alone.
@@ -57,6 +66,8 @@ struct ScopeState {
     scope: Scope,
     options: LaneOptions,
     lanes: Vec<OpenLane>,
+    /// Where its records go while the home's keys are out of reach: a post's shard, and the scope's place there.
+    beside: Option<(Arc<Shard>, usize)>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +86,7 @@ pub(super) struct Ahead {
 }
 
 impl Shard {
-    pub(super) fn new(place: Place, base: Arc<Base>) -> Self {
+    pub(super) fn new(place: Place, number: usize, post: Option<Post>, base: Arc<Base>) -> Self {
         let now = base.domicile.now();
         let state = ShardState {
             writer: None,
@@ -94,7 +105,7 @@ impl Shard {
             unsettled_bytes: 0,
             here: 0,
         };
-        Self { place, base, state: Mutex::new(state), beginning: tokio::sync::Mutex::new(()) }
+        Self { place, number, post, base, state: Mutex::new(state), beginning: tokio::sync::Mutex::new(()) }
     }
 
     pub(super) fn region(&self) -> &Region {
@@ -105,9 +116,34 @@ impl Shard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this is the one of a region with that number, by the home's hand or by that post's.
+    pub(super) fn is(&self, place: &Place, number: usize, post: Option<&Post>) -> bool {
+        let of = |post: &Post| (post.id().clone(), post.bundle().serial);
+        (&self.place, self.number) == (place, number) && self.post.as_ref().map(of) == post.map(of)
+    }
+
     /// Who gets keys for lanes.
     pub(super) fn keys(&self) -> LaneKeys {
-        LaneKeys::Home { domicile: self.base.domicile.clone(), place: self.place.clone() }
+        match &self.post {
+            Some(post) => LaneKeys::Post(post.clone()),
+            None => LaneKeys::Home { domicile: self.base.domicile.clone(), place: self.place.clone() },
+        }
+    }
+
+    /// Whether its segment is so old that another is to follow it. A post's is followed with or without records: what opens it
+    /// goes with it.
+    pub(super) fn is_aged(&self, state: &ShardState) -> bool {
+        let most = self.base.options.segment_age;
+        let most = if self.post.is_some() { most.min(POST_AGE_MAX) } else { most };
+        let age = self.base.domicile.now().micros().saturating_sub(state.began.micros());
+        (state.here > 0 || self.post.is_some()) && age >= i64::try_from(most.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// The scope in a slot, and what its lanes keep.
+    pub(super) fn scope_of(&self, slot: usize) -> Result<(Scope, LaneOptions)> {
+        let state = self.state();
+        let ScopeState { scope, options, .. } = state.scope(slot)?;
+        Ok((scope.clone(), options.clone()))
     }
 
     /// The place for the lanes of a scope with these options.
@@ -120,14 +156,17 @@ impl Shard {
             return *slot;
         }
         slots.push(scopes.len());
-        scopes.push(ScopeState { scope: scope.clone(), options, lanes: Vec::new() });
+        scopes.push(ScopeState { scope: scope.clone(), options, lanes: Vec::new(), beside: None });
         scopes.len() - 1
     }
 
     /// The period of a record of a scope.
     pub(super) fn period(&self, slot: usize, time: Time) -> Result<Period> {
         let record_type = self.state().scope(slot)?.scope.record_type.clone();
-        self.base.domicile.period(&record_type, time)
+        match &self.post {
+            Some(post) => post.period(&record_type, time),
+            None => self.base.domicile.period(&record_type, time),
+        }
     }
 }
 
@@ -230,6 +269,41 @@ impl ShardState {
         if let Some(scope) = self.scopes.get_mut(slot) {
             scope.lanes.push(OpenLane { times: period.bounds(), period, lane, used: false });
         }
+    }
+
+    /// Where a scope's records go while the home's keys are out of reach.
+    pub(super) fn beside(&self, slot: usize) -> Option<(Arc<Shard>, usize)> {
+        self.scopes.get(slot)?.beside.clone()
+    }
+
+    /// Says where that is.
+    pub(super) fn set_beside(&mut self, slot: usize, shard: Arc<Shard>, at: usize) {
+        if let Some(scope) = self.scopes.get_mut(slot) {
+            scope.beside = Some((shard, at));
+        }
+    }
+
+    /// The lanes that are open: each with its scope's place, its scope and its period.
+    pub(super) fn open_lanes(&self) -> Vec<(usize, Scope, Period)> {
+        let of = |(slot, scope): (usize, &ScopeState)| {
+            scope.lanes.iter().map(|open| (slot, scope.scope.clone(), open.period)).collect::<Vec<_>>()
+        };
+        self.scopes.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// Has a scope's lane for a period take nothing more.
+    pub(super) fn close_lane(&mut self, slot: usize, period: Period) {
+        if let Some(scope) = self.scopes.get_mut(slot) {
+            scope.lanes.retain(|open| open.period != period);
+        }
+    }
+
+    /// Has the segment that is written ended, and none follow it before somebody has a record for it.
+    pub(super) fn retire(&mut self) {
+        self.scopes.iter_mut().for_each(|scope| scope.lanes.clear());
+        self.ending.extend(self.writer.take());
+        self.generation += 1;
+        (self.arrivals, self.here, self.turning) = (0, 0, false);
     }
 
     /// The lanes that took records in this segment.

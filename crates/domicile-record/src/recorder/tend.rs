@@ -1,28 +1,31 @@
-//! What is done behind a recorder that writes: what earlier ones left is closed, and what is rolled over is compacted. One thread,
-//! one file after another.
+//! What is done behind a recorder that writes: what earlier ones left is closed, what was sealed as a post is adopted, and what is
+//! rolled over is compacted. One thread, one file after another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use domicile::{Code, Region, Result};
+use domicile::{Code, Region, Result, TenantId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Base;
 use crate::compact::{compact_on, finish_replacing};
 use crate::disk::is_left_over;
 use crate::format::SegmentId;
-use crate::recover::{Recovery, recover_on};
+use crate::recover::{Recovery, adopt_on, recover_on};
 use crate::writer::SegmentSummary;
 
-/// What became of each file that was found without an end.
+/// What became of each file that was found without an end, or was sealed as a post.
 pub(super) type Recovered = Vec<(PathBuf, Result<Recovery>)>;
 
 /// What is asked of the thread.
 pub(super) enum Task {
     /// A segment was rolled over.
     Compact(PathBuf),
+    /// A segment was ended that this host sealed as a post of a region; whether it is compacted once it is adopted.
+    Adopt { path: PathBuf, region: Region, compact: bool },
     /// An answer once everything that was asked for before is done.
     Flush(oneshot::Sender<()>),
 }
@@ -57,7 +60,7 @@ pub(super) fn is_hot(summary: &SegmentSummary) -> bool {
     summary.records > 0 && (summary.lanes > 1 || beside > 8 * summary.records)
 }
 
-/// Closes what was found, and then does what is asked until nobody asks any longer.
+/// Closes and adopts what was found, and then does what is asked until nobody asks any longer.
 pub(super) fn run(
     base: &Base,
     found: &[PathBuf],
@@ -73,18 +76,29 @@ pub(super) fn run(
         }
     };
     runtime.block_on(async {
-        let recovered = recover_all(base, found).await;
-        finish_compactions(base, found).await;
-        let closed = recovered.iter().filter(|(_, outcome)| matches!(outcome, Ok(Recovery::Closed { .. })));
-        let closed: Vec<_> = closed.map(|(path, _)| path.clone()).collect();
-        done.send_replace(Some(Arc::new(recovered)));
+        let mut tending = Tending { base, done, waiting: BTreeSet::new() };
+        let closed = tending.begin(found).await;
         for path in closed {
             compact(base, &path).await;
         }
-        while let Some(task) = tasks.recv().await {
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        again.tick().await;
+        loop {
+            let task = tokio::select! {
+                task = tasks.recv() => task,
+                _ = again.tick(), if !tending.waiting.is_empty() => {
+                    tending.adopt_what_waits().await;
+                    continue;
+                }
+            };
             match task {
-                Task::Compact(path) => compact(base, &path).await,
-                Task::Flush(answer) => {
+                None => break,
+                Some(Task::Compact(path)) => compact(base, &path).await,
+                Some(Task::Adopt { path, region, compact }) => {
+                    tending.adopt_ended(path, &region, compact).await;
+                }
+                Some(Task::Flush(answer)) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(());
                 }
@@ -93,27 +107,118 @@ pub(super) fn run(
     });
 }
 
-async fn recover_all(base: &Base, found: &[PathBuf]) -> Recovered {
-    let mut recovered = Recovered::new();
-    for path in found {
-        if path.file_name().is_some_and(is_left_over) {
-            remove_left_over(base, path);
-        } else if is_segment(path) {
-            match recover_on(&*base.disk, &base.domicile, path).await {
-                Ok(Recovery::Whole) => {}
-                Err(error) if error.code() == Code::SegmentBusy => {}
-                Ok(recovery) => {
-                    tracing::info!(path = %path.display(), ?recovery, "a segment was recovered");
-                    recovered.push((path.clone(), Ok(recovery)));
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), code = %error.code(), "a segment was not recovered");
-                    recovered.push((path.clone(), Err(error)));
+/// How long what could not be adopted, because keys were out of reach, is left alone.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// What the thread knows of its files.
+struct Tending<'a> {
+    base: &'a Base,
+    done: &'a watch::Sender<Option<Arc<Recovered>>>,
+    /// What was sealed as a post, and is adopted once the keys are back.
+    waiting: BTreeSet<PathBuf>,
+}
+
+impl Tending<'_> {
+    /// Closes what was found, and adopts what posts sealed of it: those that may be compacted now.
+    async fn begin(&mut self, found: &[PathBuf]) -> Vec<PathBuf> {
+        let mut recovered = Recovered::new();
+        for path in found {
+            if path.file_name().is_some_and(is_left_over) {
+                remove_left_over(self.base, path);
+            } else if is_segment(path) {
+                match self.mend(path).await {
+                    Ok(Recovery::Whole) => {}
+                    Err(error) if error.code() == Code::SegmentBusy => {}
+                    outcome => recovered.push((path.clone(), outcome)),
                 }
             }
         }
+        finish_compactions(self.base, found).await;
+        let is_new = |(_, outcome): &&(PathBuf, Result<Recovery>)| {
+            matches!(outcome, Ok(Recovery::Closed { .. } | Recovery::Adopted { .. }))
+        };
+        let closed = recovered.iter().filter(is_new).map(|(path, _)| path.clone()).collect();
+        self.done.send_replace(Some(Arc::new(recovered)));
+        closed
     }
-    recovered
+
+    /// Closes a segment that has no end, or adopts one that a post ended.
+    async fn mend(&mut self, path: &Path) -> Result<Recovery> {
+        let (disk, domicile) = (&*self.base.disk, &self.base.domicile);
+        let outcome = match recover_on(disk, domicile, path).await {
+            Ok(Recovery::Whole) => adopt_on(disk, domicile, path).await,
+            outcome => outcome,
+        };
+        match &outcome {
+            Ok(Recovery::Whole) => {}
+            Ok(recovery) => tracing::info!(path = %path.display(), ?recovery, "a segment was recovered"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), code = %error.code(), "a segment was not recovered");
+            }
+        }
+        // A refusal is one for good; a key that cannot be had may be had later.
+        if outcome.as_ref().is_err_and(domicile::Error::is_outage) {
+            self.waiting.insert(path.to_owned());
+        } else {
+            self.waiting.remove(path);
+        }
+        outcome
+    }
+
+    /// Adopts a segment that was just ended; while the keys are known to be out of reach, later.
+    async fn adopt_ended(&mut self, path: PathBuf, region: &Region, compacts: bool) {
+        if self.base.outages().lasts(region, &TenantId::REGION, self.base.domicile.now()) {
+            self.waiting.insert(path);
+            return;
+        }
+        self.adopt(path, compacts).await;
+        self.adopt_what_waits().await;
+    }
+
+    async fn adopt_what_waits(&mut self) {
+        for path in self.waiting.clone() {
+            self.adopt(path, true).await;
+        }
+    }
+
+    async fn adopt(&mut self, path: PathBuf, compacts: bool) {
+        let outcome = self.mend(&path).await;
+        // Somebody else may have adopted it meanwhile, and compacted it.
+        let is_nothing_new = match &outcome {
+            Ok(recovery) => matches!(recovery, Recovery::Whole),
+            Err(error) => error.code() == Code::SegmentBusy || !is_there(self.base, &path),
+        };
+        if is_nothing_new || self.waiting.contains(&path) {
+            return;
+        }
+        let is_adopted = outcome.is_ok();
+        self.say(&path, outcome);
+        if is_adopted && compacts {
+            compact(self.base, &path).await;
+        }
+    }
+
+    /// Says what became of a file, in the place of what was said before.
+    fn say(&self, path: &Path, outcome: Result<Recovery>) {
+        let before = self.done.borrow().clone().unwrap_or_default();
+        let others = before.iter().filter(|(other, _)| other != path);
+        let mut all: Recovered = others.map(|(path, outcome)| (path.clone(), again(outcome))).collect();
+        all.push((path.to_owned(), outcome));
+        self.done.send_replace(Some(Arc::new(all)));
+    }
+}
+
+/// The same once more.
+fn again(outcome: &Result<Recovery>) -> Result<Recovery> {
+    match outcome {
+        Ok(recovery) => Ok(recovery.clone()),
+        Err(error) => Err(error.again()),
+    }
+}
+
+fn is_there(base: &Base, path: &Path) -> bool {
+    let name = path.file_name().map(OsString::from);
+    path.parent().is_some_and(|directory| names(base, directory).into_iter().any(|other| Some(other) == name))
 }
 
 fn is_segment(path: &Path) -> bool {

@@ -7,7 +7,7 @@ use domicile::keyring::{DataKey, Owner, SealingLeaf, SegmentLeaf};
 use domicile::{Action, Domicile, Purpose, Result};
 
 pub use place::{Recovery, recover};
-pub(crate) use place::recover_on;
+pub(crate) use place::{adopt_on, recover_on};
 
 use crate::close::{Cut, Extent, Looking, Region, RegionAnew, close, no_region_lane};
 use crate::format::SegmentHeader;

@@ -100,6 +100,15 @@ pub(crate) async fn recover_on(disk: &dyn Disk, domicile: &Domicile, path: &Path
     Ok(Recovery::Closed { summary: Box::new(summary), cut, caller, unverified })
 }
 
+/// Adopts a segment where it lies, if a post sealed it and it is not adopted.
+pub(crate) async fn adopt_on(disk: &dyn Disk, domicile: &Domicile, path: &Path) -> Result<Recovery> {
+    let source = taken(disk, path)?;
+    if !waits_for_its_home(&SegmentFile::open(&source)?) {
+        return Ok(Recovery::Whole);
+    }
+    adopt_taken(disk, domicile, path, source).await.map(Recovery::from)
+}
+
 impl From<AdoptedHere> for Recovery {
     fn from(adopted: AdoptedHere) -> Self {
         let AdoptedHere { summary, post, had_end, cut, caller, ended } = adopted;

@@ -220,6 +220,15 @@ impl<S: Sink> SegmentWriter<S> {
     /// # Errors
     /// [`PostExpired`](Code::PostExpired) when the bundle's time is over; [`OutputFailed`](Code::OutputFailed).
     pub async fn create_at_post(post: &Post, sink: S, options: WriterOptions) -> Result<Self> {
+        Self::create_named_at_post(post, |_| Ok(sink), options).await
+    }
+
+    /// The same, on a sink that is opened once the segment has its name.
+    pub(crate) async fn create_named_at_post(
+        post: &Post,
+        sink: impl FnOnce(&SegmentHeader) -> Result<S>,
+        options: WriterOptions,
+    ) -> Result<Self> {
         let created = post.now();
         let period = post.period(&RecordType::SEGMENT, created)?;
         let mut id = SegmentId([0; 32]);
@@ -229,6 +238,7 @@ impl<S: Sink> SegmentWriter<S> {
             SegmentHeader { suite: options.suite, id, place, created, origin: Origin::Post, edition: 0 };
         let engine = Engines::measured(options.suite).bulk;
         let hand = Hand::Post { keys: post.begin(&header.fixed())?, post: post.clone() };
+        let sink = sink(&header)?;
         Self::begin(hand, header, engine, period, sink, options, Vec::new()).await
     }
 
