@@ -253,6 +253,30 @@ async fn a_segment_is_adopted_once_and_written_again_under_the_same_leaf() {
 }
 
 #[tokio::test]
+async fn a_lane_that_was_erased_stays_so_when_its_segment_comes_again() {
+    let world = World::new().await;
+    world.enrol(&world.identity, &["acme/all"]).await;
+    let segment = sealed(&world.post().await, &["acme", "acme"]).await.unwrap();
+    let adopted = world.adopt(&segment).await.unwrap();
+    let id = inspect(&adopted[..]).unwrap().segment;
+    let lane = Erasable::Lanes(vec![LaneNo(1)]);
+    erase(&world.home, &adopted[..], &lane, &id, Purpose::Maintenance).await.unwrap();
+
+    let posts = world.home.posts(&region("eu-central-1")).await.unwrap();
+    let adopting = Adopting::examine(&world.home, &posts, &segment[..]).await.unwrap();
+    let (again, _, ended) = adopting.write(Vec::new()).await.unwrap();
+    assert_eq!(ended, [scope("acme")]);
+    for copy in [adopted, again] {
+        let opened = Segment::open_source(&world.home, &copy[..], Purpose::Billing, Selection::all());
+        let opened = opened.await.unwrap();
+        let obstacle = opened.lanes()[0].obstacle().unwrap();
+        assert_eq!(obstacle.code(), Code::KeyDestroyed);
+        assert!(obstacle.what().contains("was erased on"), "{obstacle}");
+        assert!(opened.lanes()[1].obstacle().is_none());
+    }
+}
+
+#[tokio::test]
 async fn posts_seal_for_their_scopes_alone_and_their_home_adopts_no_other() {
     let world = World::new().await;
     let post = world.post().await;

@@ -234,8 +234,8 @@ impl<'a, S: Source> Adopting<'a, S> {
     /// wrapped under fresh leaves, one edition on, durable as far as the sink is. It says so before it writes, and once it
     /// has the keys of every lane: a file that is lost in between is written again.
     ///
-    /// A lane whose scope's keys of the period were destroyed before it came reads as erased from the start; returned are
-    /// the scopes of such lanes. It keeps no other lane from being adopted.
+    /// A lane whose scope's keys of the period were destroyed before it came reads as erased from the start, and one that was erased
+    /// since it was adopted before stays so; returned are the scopes of such lanes. They keep no other lane from being adopted.
     ///
     /// # Errors
     /// Whatever keeps the keys, the ledger or the audit chain from being had; [`OutputFailed`](Code::OutputFailed).
@@ -255,8 +255,10 @@ impl<'a, S: Source> Adopting<'a, S> {
         let segment = self.segment.file.header.id.0;
         let leaf = match self.posts.adopt(&self.admission, segment, *said, others, leaf.leaf()).await? {
             Adopted::Now => leaf,
-            Adopted::Before(said) if said.leaf == leaf.leaf() => leaf,
-            Adopted::Before(said) => self.leaf_of(said.leaf).await?,
+            Adopted::Before(said) => {
+                self.leave_erased(&mut leaves, &mut ended).await?;
+                if said.leaf == leaf.leaf() { leaf } else { self.leaf_of(said.leaf).await? }
+            }
         };
         let summary = match self.cut_short.take() {
             Some(extent) => {
@@ -298,6 +300,24 @@ impl<'a, S: Source> Adopting<'a, S> {
             let of_lane = leaves.remove(&lane).ok_or_else(changed)?;
             self.adopted_opening(lane, open, of_lane, leaf)
         })
+    }
+
+    /// What was erased of the segment since it was adopted before stays so.
+    async fn leave_erased(
+        &self,
+        leaves: &mut BTreeMap<LaneNo, AdoptingLeaf>,
+        ended: &mut BTreeSet<Scope>,
+    ) -> Result<()> {
+        let permit = self.domicile.permit_region(&self.posts.place().region, Action::Seal).await?;
+        let segment = &self.segment.file.header.id.0;
+        for (lane, leaf) in self.domicile.keyring().erased_leaves(&permit, segment).await? {
+            let lane = LaneNo(lane);
+            if let Some(PostLane { scope, .. }) = self.lanes.get(&lane) {
+                ended.insert(scope.clone());
+                leaves.insert(lane, leaf);
+            }
+        }
+        Ok(())
     }
 
     async fn segment_leaf(&self) -> Result<SegmentLeaf> {

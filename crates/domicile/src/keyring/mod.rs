@@ -24,6 +24,7 @@ mod commitment;
 mod data_key;
 mod day;
 mod erase;
+mod erased;
 mod expire;
 mod follow;
 mod leaf;
