@@ -16,17 +16,17 @@ pub(crate) struct RegionEnd {
     pub(crate) bytes: u64,
 }
 
-/// About 700 KiB of entries.
-const ENTRIES_PER_BLOCK: usize = 4096;
-
 impl RegionEnd {
+    /// About 700 KiB of entries.
+    pub(crate) const ENTRIES_PER_BLOCK: usize = 4096;
+
     pub(crate) fn of(mut directory: Vec<DirectoryEntry>) -> Self {
         let sum = |of: fn(&DirectoryEntry) -> u64| directory.iter().map(of).sum::<u64>();
         let (records, bytes) = (sum(|entry| entry.records), sum(|entry| entry.bytes));
         let lanes = u32::try_from(directory.len()).unwrap_or(u32::MAX);
-        let full = directory.len().saturating_sub(1) / ENTRIES_PER_BLOCK;
-        let last = directory.split_off(full * ENTRIES_PER_BLOCK);
-        let parts = directory.chunks(ENTRIES_PER_BLOCK).map(<[_]>::to_vec).collect();
+        let full = directory.len().saturating_sub(1) / Self::ENTRIES_PER_BLOCK;
+        let last = directory.split_off(full * Self::ENTRIES_PER_BLOCK);
+        let parts = directory.chunks(Self::ENTRIES_PER_BLOCK).map(<[_]>::to_vec).collect();
         Self { parts, last, lanes, records, bytes }
     }
 

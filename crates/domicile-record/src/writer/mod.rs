@@ -388,12 +388,17 @@ impl<S: Sink> SegmentWriter<S> {
             if piece.is_empty() && !last {
                 return self.count_open(0);
             }
+            // What was copied of the piece cannot be taken back.
             if !slot.has_room(block_bytes) {
-                // What was copied of the piece cannot be taken back.
                 self.fail();
                 return Err(Error::new(Code::SegmentLimit, "a record is longer than a lane may be")
                     .rule("a lane has at most 2^24 blocks and 64 GiB"));
             }
+            if !self.has_room_for(1, 0) {
+                self.fail();
+                return Err(no_blocks());
+            }
+            let Some(slot) = self.lanes.get_mut(index) else { return Err(no_such_lane(lane)) };
             slot.open.end_record(stamp, 0);
             let ends = piece.is_empty();
             if ends {
@@ -464,7 +469,8 @@ impl<S: Sink> SegmentWriter<S> {
     /// Returns the ordinal below which all blocks are durable.
     ///
     /// # Errors
-    /// Any error spends the writer: what is not covered by an earlier receipt may be lost.
+    /// [`SegmentLimit`](Code::SegmentLimit) where nothing was appended since the last commit and the segment has no block left to
+    /// keep `caller` in. Any other error spends the writer: what is not covered by an earlier receipt may be lost.
     pub fn commit(&mut self, caller: &[u8]) -> Result<u64> {
         let ordinal = self.begin_commit(caller)?;
         self.guarded(|writer| writer.output.sync())?;
@@ -475,9 +481,16 @@ impl<S: Sink> SegmentWriter<S> {
     /// once the sink is synced, which [`committed`](Self::committed) is told then.
     pub(crate) fn begin_commit(&mut self, caller: &[u8]) -> Result<u64> {
         self.check()?;
+        // What was appended left room for it: without any, there is nothing new to speak of.
+        let has_room = self.has_room_for(0, 0);
+        if !has_room && !caller.is_empty() {
+            return Err(no_blocks());
+        }
         self.guarded(|writer| {
             writer.seal_all()?;
-            writer.write_commit(caller)?;
+            if has_room {
+                writer.write_commit(caller)?;
+            }
             writer.output.flush()?;
             Ok(writer.output.ordinal())
         })
@@ -556,7 +569,10 @@ impl<S: Sink> SegmentWriter<S> {
     fn check_lanes(&self) -> Result<LaneNo> {
         self.check()?;
         let lane = LaneNo(u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
-        self.check_blocks()?;
+        // Its opening, and what stands before its records.
+        if !self.has_room_for(2, 1) {
+            return Err(no_blocks());
+        }
         if lane.0 < self.options.limits.lanes {
             return Ok(lane);
         }
@@ -734,15 +750,18 @@ impl<S: Sink> SegmentWriter<S> {
         Ok(())
     }
 
-    /// Room for another block, and behind it for the ends of all lanes.
+    /// Whether there is room for so many more blocks and lanes, and behind them for a commit and for what ends the segment: of each
+    /// lane its open block, its postamble and its end, and of lane 0 another commit, the directory and its own end.
+    fn has_room_for(&self, blocks: u64, lanes: u64) -> bool {
+        let lanes = self.lanes.len() as u64 + lanes;
+        let placed = self.output.ordinal() + self.full.len() as u64 + self.under_way.blocks();
+        let ends = 3 * (lanes + 2) + lanes / RegionEnd::ENTRIES_PER_BLOCK as u64;
+        placed + blocks + 1 + ends <= self.options.limits.blocks
+    }
+
+    /// Room for another block.
     fn check_blocks(&self) -> Result<()> {
-        let ends = 3 * (self.lanes.len() as u64 + 2) + self.full.len() as u64 + self.under_way.blocks();
-        if self.output.ordinal() + ends < self.options.limits.blocks {
-            return Ok(());
-        }
-        Err(Error::new(Code::SegmentLimit, "this segment has all the blocks that a segment may have")
-            .rule("a segment has at most 2^29 blocks")
-            .advise("write the rest into another segment"))
+        if self.has_room_for(1, 0) { Ok(()) } else { Err(no_blocks()) }
     }
 
     fn index_of(&self, lane: LaneNo) -> Result<usize> {
@@ -1021,6 +1040,12 @@ const PASS_BYTES: usize = 192 << 10;
 
 /// The least payload that a block begins with: a few records.
 const FIRST_PAYLOAD_BYTES_MIN: usize = 1 << 10;
+
+fn no_blocks() -> Error {
+    Error::new(Code::SegmentLimit, "this segment has all the blocks that a segment may have")
+        .rule("a segment has at most 2^29 blocks")
+        .advise("write the rest into another segment")
+}
 
 /// The guard's word for sealing a lane of a scope into a segment of this place.
 pub(crate) async fn lane_permit(domicile: &Domicile, place: &Place, scope: &Scope) -> Result<Permit> {

@@ -132,6 +132,24 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             "a-segment-of-so-many-blocks",
             History::begin([1, 0, 4, 0, 0]).lane(0, 0, b"head").many(0, 255, 0, b"x").lane(0, 1, b"").end(),
         ),
+        // Found by fuzzing: only the first block of a piece was counted.
+        (
+            "a-long-record-of-more-blocks-than-the-segment",
+            History::begin([1, 0, 4, 0, 0])
+                .lane(LONG, 0, b"head")
+                .piece(0, false, &[b'x'; 80])
+                .piece(0, true, &[b'y'; 250])
+                .end(),
+        ),
+        (
+            "commits-of-a-segment-that-is-full",
+            (0..8)
+                .fold(
+                    History::begin([1, 0, 4, 0, 0]).lane(0, 0, b"head").many(0, 255, 0, b"x"),
+                    |history, number| history.op(Op::Commit, &[number % 2, b'o']),
+                )
+                .end(),
+        ),
         (
             "misuse",
             (0..8)
