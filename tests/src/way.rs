@@ -13,8 +13,8 @@ pub enum Fault {
     None,
     /// So many pass, and then both directions are cut.
     CutAfter(usize),
-    /// This one, from 0 on, has one bit changed.
-    Flip(usize, u8),
+    /// This one, from 0 on, has one bit changed: another one for each octet in turn.
+    Flip(usize),
 }
 
 /// Takes one connection, passes its octets on to `to`, and back; how many passed in each direction.
@@ -64,10 +64,10 @@ fn forward(mut from: TcpStream, mut to: TcpStream, fault: Fault) -> usize {
             Ok(0) | Err(_) => break,
             Ok(read) => read,
         };
-        if let Fault::Flip(at, bit) = fault
+        if let Fault::Flip(at) = fault
             && (passed..passed + read).contains(&at)
         {
-            buffer[at - passed] ^= 1 << (bit % 8);
+            buffer[at - passed] ^= 1 << (at % 8);
         }
         passed += read;
         if to.write_all(&buffer[..read]).is_err() {
