@@ -133,7 +133,7 @@ async fn proofs_of(
     };
     if mark.is_some() {
         let follower = Follower::new(Some(Arc::new(Witness::new(config.witness().to_owned()))));
-        found(follower.check_seen(&ledger).await.map(drop), findings)?;
+        found(follower.check_seen(&ledger).await, findings)?;
     }
     let mut taken: BTreeMap<KeyName, (u64, u64)> = BTreeMap::new();
     let mut checkpoints = Vec::new();

@@ -194,7 +194,10 @@ impl Follower {
 
     /// The first poll: the store must be the one that this host knew, or a later one.
     async fn begin(&self, ledger: &Ledger) -> Result<Followed> {
-        let mark = self.check_seen(ledger).await?;
+        // Before the store is asked: other processes of this host go on meanwhile, and what they see then is ahead of what the store
+        // said before.
+        let seen = self.seen(ledger)?;
+        let mark = ledger.store.mark().await?;
         let head = ledger.store.ledger_head(&ledger.region).await?;
         if let Some(head) = &head {
             ledger.verify(head)?;
@@ -204,6 +207,7 @@ impl Follower {
             digest: head.as_ref().map_or([0; 32], digest),
             mark,
         };
+        self.compare(ledger, seen, &followed.mark).await?;
         let mut orders = Orders::default();
         let mut after = 0;
         loop {
@@ -221,19 +225,21 @@ impl Follower {
         Ok(followed)
     }
 
-    /// How far a store has come that is the one that this host knew, or a later state of it. Nothing is remembered.
-    ///
-    /// What was seen is read before the store is asked: other processes of this host go on meanwhile, and what they see then is
-    /// ahead of what the store said before.
-    pub(crate) async fn check_seen(&self, ledger: &Ledger) -> Result<StoreMark> {
+    /// Whether a store is the one that this host knew, or a later state of it. Nothing is remembered.
+    pub(crate) async fn check_seen(&self, ledger: &Ledger) -> Result<()> {
         let seen = self.seen(ledger)?;
         let mark = ledger.store.mark().await?;
-        let Some(seen) = seen else { return Ok(mark) };
-        let back = seen.is_behind(&mark) || !self.remembers(ledger, &seen).await?;
-        if back && !self.made_good(ledger, &seen, &mark).await? {
+        self.compare(ledger, seen, &mark).await
+    }
+
+    /// Whether a store has come at least as far as what was seen of it, before it was asked how far that is.
+    async fn compare(&self, ledger: &Ledger, seen: Option<Seen>, mark: &StoreMark) -> Result<()> {
+        let Some(seen) = seen else { return Ok(()) };
+        let back = seen.is_behind(mark) || !self.remembers(ledger, &seen).await?;
+        if back && !self.made_good(ledger, &seen, mark).await? {
             return Err(other_store(ledger));
         }
-        Ok(mark)
+        Ok(())
     }
 
     /// What this host saw before this process began.

@@ -68,6 +68,8 @@ struct Followed {
     records: u64,
     last: Instant,
     is_said_to_be_abandoned: bool,
+    /// The file of this name that could not be gone on with, and was told of.
+    failed: Option<u64>,
 }
 
 /// A file that was not there when the directory was looked through before.
@@ -136,6 +138,7 @@ impl Following<'_> {
                 records: 0,
                 last: Instant::now(),
                 is_said_to_be_abandoned: false,
+                failed: None,
             }),
             Ok(None) => {}
             // It has no more than its header yet.
@@ -203,8 +206,12 @@ impl Following<'_> {
                 (Ok(follower), Some(one)) => {
                     (one.follower, one.inode, one.last) = (follower.passing(position), inode, Instant::now());
                 }
-                (Err(error), Some(one)) => self.report.fail(&error.at(one.path.display().to_string())),
-                (_, None) => {}
+                // It is tried again: what keeps its keys from being had may pass.
+                (Err(error), Some(one)) if one.failed != Some(inode) => {
+                    one.failed = Some(inode);
+                    self.report.fail(&error.at(one.path.display().to_string()));
+                }
+                _ => {}
             }
         }
         Ok(())
