@@ -62,9 +62,9 @@ impl<'a, S: Source> Recovering<'a, S> {
     /// last: no key is asked for then.
     ///
     /// # Errors
-    /// [`SegmentCorrupt`](Code::SegmentCorrupt) for damage that no crash made;
-    /// [`PostUnadopted`](Code::PostUnadopted) for what a post sealed: its home finishes it;
-    /// [`KeyDestroyed`](Code::KeyDestroyed) for a retired segment; what keeps the region's keys from being had, and those
+    /// [`SegmentCorrupt`](domicile::Code::SegmentCorrupt) for damage that no crash made;
+    /// [`PostUnadopted`](domicile::Code::PostUnadopted) for what a post sealed: its home finishes it;
+    /// [`KeyDestroyed`](domicile::Code::KeyDestroyed) for a retired segment; what keeps the region's keys from being had, and those
     /// of opening.
     pub async fn examine(domicile: &'a Domicile, source: S) -> Result<Option<Self>> {
         let action = Action::Manage(Purpose::Maintenance.into());
@@ -114,7 +114,7 @@ impl<'a, S: Source> Recovering<'a, S> {
     /// The octets that are cut, in pieces.
     ///
     /// # Errors
-    /// [`InputFailed`](Code::InputFailed) when they cannot be read, or what `keep` returned.
+    /// [`InputFailed`](domicile::Code::InputFailed) when they cannot be read, or what `keep` returned.
     pub fn for_each_cut(&self, mut keep: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.extent.for_each_cut(&self.file, &mut keep)
     }
@@ -123,7 +123,7 @@ impl<'a, S: Source> Recovering<'a, S> {
     /// those of a whole segment whose footer was missing; 0 otherwise, because nobody counted what the crash left.
     ///
     /// # Errors
-    /// [`OutputFailed`](Code::OutputFailed); [`InputFailed`](Code::InputFailed) when the file cannot be read.
+    /// [`OutputFailed`](domicile::Code::OutputFailed); [`InputFailed`](domicile::Code::InputFailed) when the file cannot be read.
     pub fn write<O: Sink>(self, mut sink: O) -> Result<(O, SegmentSummary)> {
         let region = match self.lane_zero {
             LaneZero::Whole(totals) => Region::Stays(totals),
