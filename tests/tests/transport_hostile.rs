@@ -32,7 +32,7 @@ struct Two {
 impl Two {
     fn new() -> Self {
         let hosts = Hosts::new();
-        let short = "handshake_timeout = \"150 ms\"\nidle_timeout = \"150 ms\"";
+        let short = "handshake_timeout = \"1 s\"\nidle_timeout = \"1 s\"";
         for region in ["eu-central-1", "eu-west-1"] {
             hosts.configure(region, "store", short);
         }
