@@ -378,3 +378,31 @@ async fn an_upload_is_completed_only_where_nothing_lies() {
     assert_eq!(&lies[..], b"somebody else's");
     assert!(!place.file.with_extension("dseg.upload").exists(), "what was sent is given up");
 }
+
+/// TLS with a certificate that nobody vouches for: nothing is asked over it, whatever the environment says beside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_whose_certificate_nobody_vouches_for_is_asked_nothing() {
+    let home = Home::of(&["acme"]).await;
+    let server = domicile_tests::vault::Vault::start_over_tls().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    server.script(move |_, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        None
+    });
+    let inspect = |variables: &[(&str, &str)]| {
+        let mut command = program();
+        command.args(["inspect", "s3://segments-eu/a.dseg"]).current_dir(&home.directory);
+        command.env("AWS_REGION", REGION).env("AWS_ENDPOINT", server.address());
+        command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", SECRET);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = inspect(&[]);
+    assert!(said.contains("error[object/") && !said.contains(SECRET), "{said}");
+    // In clear is one thing, and TLS with anybody another.
+    inspect(&[("AWS_ALLOW_HTTP", "true")]);
+    assert!(inspect(&[("AWS_ALLOW_INVALID_CERTIFICATES", "true")]).contains("config/invalid"));
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
