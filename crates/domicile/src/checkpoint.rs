@@ -142,13 +142,9 @@ impl Known {
     async fn of(ledger: &Ledger) -> Result<Self> {
         let mut known = Self { heads: BTreeMap::new() };
         let kinds = [StatementKind::Checkpoint as u8, StatementKind::Replayed as u8];
-        let mut after = 0;
-        loop {
-            let page = ledger.store.ledger(&ledger.region, &kinds, after, crate::ledger::PAGE).await?;
-            let Some(last) = page.last() else { return Ok(known) };
-            after = last.number;
-            for entry in &page {
-                let statement = ledger.verify(entry)?;
+        let mut statements = ledger.statements(&kinds);
+        while let Some(page) = statements.next().await? {
+            for statement in page {
                 if statement.kind == StatementKind::Replayed {
                     known.heads.clear();
                     continue;
@@ -157,6 +153,7 @@ impl Known {
                 known.heads.extend(checkpoint.heads.into_iter().map(|head| (head.chain.0, head)));
             }
         }
+        Ok(known)
     }
 }
 

@@ -9,7 +9,7 @@ use super::wrapped::LeafRef;
 use super::{Keyring, region_permit, sealing};
 use crate::error::Result;
 use crate::guard::Permit;
-use crate::ledger::{PAGE, StatementKind, content};
+use crate::ledger::{StatementKind, content};
 use crate::puncture::LeafNumber;
 
 impl Keyring {
@@ -28,18 +28,14 @@ impl Keyring {
         sealing(permit)?;
         let region = self.region(&permit.home().region)?;
         let mut lanes = BTreeMap::new();
-        let mut after = 0;
-        loop {
-            let kinds = [StatementKind::Erased as u8];
-            let page = region.store.ledger(&region.place.region, &kinds, after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(lanes) };
-            after = last.number;
-            for entry in &page {
-                let tombstone: Erased = content(&region.ledger.verify(entry)?)?;
+        let mut erasures = region.ledger.statements(&[StatementKind::Erased as u8]);
+        while let Some(page) = erasures.next().await? {
+            for statement in page {
+                let tombstone: Erased = content(&statement)?;
                 for (leaf, subject) in &tombstone.leaves {
                     if let Subject::Lane { segment: of, lane } = subject
                         && of == segment
-                        && let Some(leaf) = region.named_by(&tombstone, *leaf, entry.number).await?
+                        && let Some(leaf) = region.named_by(&tombstone, *leaf, statement.number).await?
                     {
                         let randomness = self.randomness.clone();
                         lanes.insert(*lane, AdoptingLeaf::Ended(EndedLeaf { leaf, randomness }));
@@ -47,6 +43,7 @@ impl Keyring {
                 }
             }
         }
+        Ok(lanes)
     }
 }
 

@@ -209,16 +209,9 @@ impl Follower {
         };
         self.compare(ledger, seen, &followed.mark).await?;
         let mut orders = Orders::default();
-        let mut after = 0;
-        loop {
-            let page = ledger.store.ledger(&ledger.region, &Orders::KINDS, after, PAGE).await?;
-            for entry in &page {
-                orders.follow(&ledger.verify(entry)?)?;
-                after = entry.number;
-            }
-            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
-                break;
-            }
+        let mut ordered = ledger.statements(&Orders::KINDS);
+        while let Some(page) = ordered.next().await? {
+            page.iter().try_for_each(|statement| orders.follow(statement))?;
         }
         *self.orders.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(orders);
         self.remember(ledger, &followed)?;
@@ -263,19 +256,16 @@ impl Follower {
 
     /// Whether a signed entry of the ledger says that this incarnation was made good, up to at least what was seen.
     async fn made_good(&self, ledger: &Ledger, seen: &Seen, mark: &StoreMark) -> Result<bool> {
-        let kinds = [StatementKind::Replayed as u8];
-        let mut after = 0;
-        loop {
-            let page = ledger.store.ledger(&ledger.region, &kinds, after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(false) };
-            after = last.number;
-            for entry in &page {
-                let replayed: Replayed = content(&ledger.verify(entry)?)?;
+        let mut replays = ledger.statements(&[StatementKind::Replayed as u8]);
+        while let Some(page) = replays.next().await? {
+            for statement in &page {
+                let replayed: Replayed = content(statement)?;
                 if replayed.incarnation == mark.incarnation.to_string() && replayed.through >= seen.ledger {
                     return Ok(true);
                 }
             }
         }
+        Ok(false)
     }
 
     fn remember(&self, ledger: &Ledger, followed: &Followed) -> Result<()> {

@@ -160,12 +160,40 @@ impl Ledger {
         }
     }
 
+    /// The statements of these kinds, from the first on.
+    pub(crate) fn statements<'a>(&'a self, kinds: &'a [u8]) -> Statements<'a> {
+        Statements { ledger: self, kinds, after: 0, is_over: false }
+    }
+
     fn broken(&self, number: u64) -> Error {
         Error::new(
             Code::LedgerUnverified,
             format!("entry {number} of the ledger of {} is not what was signed", self.region),
         )
         .advise("the ledger was changed behind Domicile's back: restore the store, and find out by whom")
+    }
+}
+
+/// Statements of some kinds, page by page; that none between them is missing, nobody looks.
+pub(crate) struct Statements<'a> {
+    ledger: &'a Ledger,
+    kinds: &'a [u8],
+    after: u64,
+    /// The last page was not full.
+    is_over: bool,
+}
+
+impl Statements<'_> {
+    /// The next of them, each verified; none behind the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Statement>>> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let page = self.ledger.store.ledger(&self.ledger.region, self.kinds, self.after, PAGE).await?;
+        self.is_over = page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
+        let Some(last) = page.last() else { return Ok(None) };
+        self.after = last.number;
+        page.iter().map(|entry| self.ledger.verify(entry)).collect::<Result<_>>().map(Some)
     }
 }
 
