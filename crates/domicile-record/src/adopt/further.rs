@@ -1,5 +1,7 @@
 //! Whether a post's segment goes on behind an adopted file of the same one, which was adopted before it had its end.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use domicile::{Code, Error, Result};
 
 use super::{Adopting, waits_for_its_home};
@@ -25,27 +27,31 @@ impl<S: Source> Adopting<'_, S> {
             return Ok(true);
         }
         let end = self.cut_short.as_ref().map_or(here.length, |extent| extent.at);
-        let (ours, theirs) = (here.lanes(&|_| true)?, there.lanes(&|_| true)?);
-        let of = |lanes: &[LanePlace], lane| lanes.iter().find(|place| place.key.lane == lane).cloned();
+        let (ours, theirs) = (lanes_of(here)?, lanes_of(&there)?);
         let (mut more, mut less) = (false, false);
-        let lanes = ours.iter().chain(&theirs).map(|place| place.key.lane);
-        for lane in lanes.filter(|lane| *lane != LaneNo::REGION) {
-            let (our, their) = (of(&ours, lane), of(&theirs, lane));
+        for lane in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
+            let (our, their) = (ours.get(lane), theirs.get(lane));
             let counts = (
-                our.as_ref().map_or(0, |place| place.blocks.count_before(end)),
-                their.as_ref().map_or(0, |place| place.blocks.len()),
+                our.map_or(0, |place| place.blocks.count_before(end)),
+                their.map_or(0, |place| place.blocks.len()),
             );
             (more, less) = (more || counts.0 > counts.1, less || counts.0 < counts.1);
             if let (Some(last), Some(our), Some(their)) = (counts.0.min(counts.1).checked_sub(1), our, their)
             {
                 let sequence = u32::try_from(last).map_err(|_| changed())?;
-                if block_at(here, &our, sequence)? != block_at(&there, &their, sequence)? {
+                if block_at(here, our, sequence)? != block_at(&there, their, sequence)? {
                     return Err(another());
                 }
             }
         }
         if more && less { Err(another()) } else { Ok(more) }
     }
+}
+
+/// Where the lanes lie that hold records.
+fn lanes_of<S: Source>(file: &SegmentFile<S>) -> Result<BTreeMap<LaneNo, LanePlace>> {
+    let lanes = file.lanes(&|_| true)?.into_iter().map(|place| (place.key.lane, place));
+    Ok(lanes.filter(|(lane, _)| *lane != LaneNo::REGION).collect())
 }
 
 /// What is sealed in a block, and stays in every edition.
