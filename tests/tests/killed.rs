@@ -10,7 +10,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use domicile::{Domicile, Purpose};
@@ -63,6 +64,32 @@ fn close(place: &Path, out: &Path, killed_after: Duration) {
     succeed(program().current_dir(place).arg("verify").arg(out));
 }
 
+/// The program, which acknowledges numbers, and the thread that feeds them to it until it ends.
+fn recording(place: &Path, out: &Path) -> (Child, JoinHandle<()>) {
+    let mut child = program()
+        .current_dir(place)
+        .args(["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"])
+        .args(["--commit-interval", "2ms", "-o"])
+        .arg(out)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feeding = std::thread::spawn(move || {
+        let mut text = String::new();
+        for from in (0..).step_by(100) {
+            text.clear();
+            (from..from + 100).for_each(|number| text += &format!("{number}\n"));
+            if stdin.write_all(text.as_bytes()).is_err() {
+                break;
+            }
+        }
+    });
+    (child, feeding)
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_survives_every_kill() {
     let place = tempfile::tempdir().unwrap();
@@ -74,28 +101,7 @@ async fn what_was_acknowledged_survives_every_kill() {
     let mut seed = 11_u64;
     for round in 0..if long_form() { 1_000 } else { 40 } {
         let out = place.path().join(format!("out-{round}"));
-        let arguments = ["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"];
-        let mut child = program()
-            .current_dir(&place)
-            .args(arguments)
-            .args(["--commit-interval", "2ms", "-o"])
-            .arg(&out)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let feeding = std::thread::spawn(move || {
-            let mut text = String::new();
-            for from in (0..).step_by(100) {
-                text.clear();
-                (from..from + 100).for_each(|number| text += &format!("{number}\n"));
-                if stdin.write_all(text.as_bytes()).is_err() {
-                    break;
-                }
-            }
-        });
+        let (mut child, feeding) = recording(place.path(), &out);
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (first, began) = std::sync::mpsc::channel();
         let reading = std::thread::spawn(move || {
@@ -196,26 +202,7 @@ async fn what_was_acknowledged_in_an_outage_survives_every_kill_and_comes_home()
     for round in 0..if long_form() { 300 } else { 12 } {
         std::fs::rename(&root, &away).unwrap();
         let out = place.path().join(format!("out-{round}"));
-        let arguments = ["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"];
-        let mut child = program()
-            .current_dir(&place)
-            .args(arguments)
-            .args(["--commit-interval", "2ms", "-o"])
-            .arg(&out)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let feeding = std::thread::spawn(move || {
-            for from in (0..).step_by(100) {
-                let text: String = (from..from + 100).map(|number| format!("{number}\n")).collect();
-                if stdin.write_all(text.as_bytes()).is_err() {
-                    break;
-                }
-            }
-        });
+        let (mut child, feeding) = recording(place.path(), &out);
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let (mut safe, mut line) = (0, String::new());
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -195,6 +195,11 @@ impl Input {
         let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
         if is_file { Ok(Opened::File(file)) } else { spool(&mut &file).map(Opened::File) }
     }
+}
+
+/// Whether somebody writes a file: whoever does has it locked.
+pub(crate) fn is_written(file: &File) -> bool {
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 /// The object that a URL names, or those below it.

@@ -1,8 +1,8 @@
 //! `domicile post`: hosts that seal for a home and open nothing, and the home that adopts what they sealed.
 
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -266,9 +266,7 @@ async fn adopt_one(
     let directory = path.parent().unwrap_or(output);
     make(directory)?;
     if let Some(cut) = cut {
-        let mut kept = path.clone().into_os_string();
-        kept.push(format!(".cut-{}", cut.at));
-        let kept = PathBuf::from(kept);
+        let kept = cut.beside(&path);
         let mut file = NewFile::create(&kept, PUBLIC_MODE, true)?;
         adopting.for_each_cut(|piece| write(&mut file, piece, &kept))?;
         file.publish()?;
@@ -292,19 +290,15 @@ async fn adopt_one(
 /// What somebody still writes has no end yet: whoever adopts it now adopts less than is sealed.
 fn refuse_written(input: &Input) -> Result<()> {
     let Input::File(path) = input else { return Ok(()) };
-    match open_file(path)?.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Err(Error::new(Code::SegmentBusy, "somebody writes this segment")
-            .advise("wait until its writer has left it")),
-        _ => Ok(()),
+    if !input::is_written(&open_file(path)?) {
+        return Ok(());
     }
+    Err(Error::new(Code::SegmentBusy, "somebody writes this segment")
+        .advise("wait until its writer has left it"))
 }
 
 fn open_file(path: &Path) -> Result<File> {
-    File::open(path).map_err(|source| {
-        Error::new(Code::InputFailed, "this file cannot be read")
-            .at(path.display().to_string())
-            .because(source)
-    })
+    File::open(path).map_err(|source| unreadable(path, source))
 }
 
 #[derive(Serialize)]
@@ -398,14 +392,13 @@ async fn posts<'a>(domicile: &'a Domicile, region: Option<&Region>) -> Result<Po
 /// Reads a small file.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path);
-    let read = file.and_then(|file| file.take(Bundle::BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|source| {
-        Error::new(Code::InputFailed, "this file cannot be read")
-            .at(path.display().to_string())
-            .because(source)
-    })?;
+    let read = open_file(path)?.take(Bundle::BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|source| unreadable(path, source))?;
     Ok(bytes)
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    Error::new(Code::InputFailed, "this file cannot be read").at(path.display().to_string()).because(source)
 }
 
 fn write(file: &mut NewFile, bytes: &[u8], path: &Path) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `domicile ship`: finished segments go home.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ async fn round(ship: &Ship, shipper: &Shipper, known: &mut Known, report: &Repor
             report.say(&format!("{}: another segment here replaces it; left out", path.display()));
             continue;
         }
-        if in_directory && is_written(&path) {
+        if in_directory && File::open(&path).is_ok_and(|file| input::is_written(&file)) {
             report.say(&format!("{}: somebody writes it; left out", path.display()));
             continue;
         }
@@ -145,11 +145,6 @@ async fn round(ship: &Ship, shipper: &Shipper, known: &mut Known, report: &Repor
         }
     }
     Ok(())
-}
-
-/// Whether somebody writes a file: whoever does has it locked.
-fn is_written(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Says what came of a segment that its home has, and removes it if that is wanted and may be.

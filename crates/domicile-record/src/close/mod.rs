@@ -5,6 +5,7 @@ mod beside;
 mod examine;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use domicile::engine::Nonces;
 use domicile::keyring::{DataKey, Owner, WrappedKey};
@@ -34,6 +35,14 @@ pub struct Cut {
     pub at: u64,
     /// How many there are.
     pub bytes: u64,
+}
+
+impl Cut {
+    /// Where these octets are kept, of a segment with this path.
+    #[must_use]
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        kept_beside(path, self.at)
+    }
 }
 
 pub(crate) fn no_region_lane() -> Error {
