@@ -218,7 +218,8 @@ impl Follower {
         Ok(followed)
     }
 
-    /// Whether a store is the one that this host knew, or a later state of it. Nothing is remembered.
+    /// Whether a store is the one that this host knew, or a later state of it. Nothing is remembered: [`crate::checkup`] asks.
+    #[cfg(all(feature = "sqlite", feature = "postgres"))]
     pub(crate) async fn check_seen(&self, ledger: &Ledger) -> Result<()> {
         let seen = self.seen(ledger)?;
         let mark = ledger.store.mark().await?;
