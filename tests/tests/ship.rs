@@ -529,6 +529,108 @@ async fn what_was_damaged_on_the_way_is_refused_and_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_digest_may_come_behind_the_octets_and_nothing_is_whole_before_it() {
+    let home = Home::of(&["acme"]).await;
+    let serving = Serving::with(None, Limits::default()).await;
+    let segment = home.sealed(&["acme"]).await;
+    let (_directory, file) = in_a_file(&segment);
+    let digest = domicile_transport::ship::Digest::of(&fs::File::open(file).unwrap()).unwrap().repr();
+    let another = |digest: &str| {
+        let (first, rest) = digest.split_at("blake3=:".len());
+        let other = if rest.starts_with('A') { "B" } else { "A" };
+        format!("{first}{other}{}", &rest[1..])
+    };
+    let total = segment.len();
+    let head_of = |from: usize, to: usize| {
+        let (name, last) = (id(&segment), to - 1);
+        format!(
+            "PUT /v1/segments/{name} HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTrailer: Repr-Digest\r\nContent-Range: bytes {from}-{last}/{total}"
+        )
+    };
+    let whole = head_of(0, total);
+    let said = |digest: &str| format!("Repr-Digest: {digest}\r\n");
+    let none = String::new();
+    let longer = [&segment[..], b"x"].concat();
+    for (head, octets, trailers, status, code) in [
+        (whole.clone(), &segment[..], said("blake3=:AAAA:"), 400, "shipment/invalid"),
+        (whole.clone(), &segment[..], none.clone(), 400, "shipment/invalid"),
+        (whole.clone(), &segment[..], said("sha-256=:AAAA:"), 400, "shipment/invalid"),
+        (whole.clone(), &segment[..], said(&another(&digest)), 422, "shipment/unverified"),
+        (
+            format!("{whole}\r\nRepr-Digest: {}", another(&digest)),
+            &segment[..],
+            said(&digest),
+            400,
+            "shipment/invalid",
+        ),
+        (whole.clone(), &longer[..], said(&digest), 400, "shipment/invalid"),
+        (
+            head_of(0, total).replace("Content-Range", "Range"),
+            &segment[..],
+            said(&digest),
+            411,
+            "shipment/invalid",
+        ),
+    ] {
+        let answer = say(&mut serving.connect().await, &head, &chunks(octets, &trailers)).await;
+        assert_eq!(answer.status, status, "{head} {trailers}");
+        assert_eq!(answer.code(), code, "{head} {trailers}");
+        assert!(serving.segments().is_empty() && serving.parts().is_empty(), "{head} {trailers}");
+    }
+    let mut stream = serving.connect().await;
+    for (octets, left) in [(total - 1, 0), (total - 1, 5), (total, 0), (total, 5)] {
+        // Cut behind the last octet but one, and behind the last, with or without the end of the chunks.
+        let mut cut = serving.connect().await;
+        let body = chunks(&segment[..octets], &said(&digest));
+        let body = &body[..body.len() - said(&digest).len() - 5 + left]; // up to the last chunk of none, or before the trailer
+        cut.write_all(format!("{whole}\r\nHost: h\r\n\r\n").as_bytes()).await.unwrap();
+        cut.write_all(body).await.unwrap();
+        cut.flush().await.unwrap();
+        drop(cut);
+        let known = reached(&mut stream, &segment, total - 1).await;
+        assert_eq!((known.status, known.headers["segment-state"].as_str()), (204, "incomplete"));
+        assert!(serving.segments().is_empty());
+        // What goes on with it may say the digest before or behind.
+        let rest = &segment[total - 1..];
+        let (head, body) = match left {
+            0 => (head_of(total - 1, total), chunks(rest, &said(&digest))),
+            _ => {
+                let range =
+                    format!("Content-Length: 1\r\nContent-Range: bytes {}-{}/{total}", total - 1, total - 1);
+                (
+                    format!("PUT /v1/segments/{} HTTP/1.1\r\n{range}\r\nRepr-Digest: {digest}", id(&segment)),
+                    rest.to_vec(),
+                )
+            }
+        };
+        assert_eq!(say(&mut stream, &head, &body).await.status, 201);
+        assert_eq!(serving.segments(), BTreeMap::from([(path(&segment), segment.clone())]));
+        assert!(serving.parts().is_empty());
+        fs::remove_file(serving.directory.join(path(&segment))).unwrap();
+    }
+    // A digest that came behind one part holds for the whole.
+    let half = total / 2;
+    let first =
+        say(&mut stream, &head_of(0, half), &chunks(&segment[..half], &said(&another(&digest)))).await;
+    assert_eq!(first.status, 204);
+    assert_eq!(put(&mut stream, &segment, half, total).await.status, 422);
+    assert!(serving.segments().is_empty() && serving.parts().is_empty());
+    serving.ends().await;
+}
+
+/// A body in chunks of 100 octets, and what comes behind them.
+fn chunks(octets: &[u8], trailers: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    for chunk in octets.chunks(100) {
+        body.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        body.extend_from_slice(chunk);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("0\r\n{trailers}\r\n").as_bytes());
+    body
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_who_upload_the_same_do_each_other_no_harm() {
     let home = Home::of(&["acme"]).await;
     let serving = Serving::with(None, Limits::default()).await;

@@ -84,6 +84,21 @@ impl Digest {
     }
 }
 
+/// The digest of what comes piece by piece.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Running(blake3::Hasher);
+
+impl Running {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all that came.
+    pub(super) fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 /// Fills one buffer after the other, until the file ends or nobody wants more.
 fn read_all(file: &File, empties: &Receiver<Vec<u8>>, full: &SyncSender<Vec<u8>>) -> io::Result<()> {
     let mut at = 0;

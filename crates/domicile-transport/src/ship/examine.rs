@@ -7,23 +7,20 @@ use domicile::{Code, Domicile, Error, Place, Result, Scope};
 use domicile_record::format::{LaneNo, Origin, SegmentHeader, SegmentId};
 use domicile_record::{header_of, inspect};
 
-use super::digest::Digest;
-
 /// What was found of a segment that is whole.
 #[derive(Debug)]
 pub(super) struct Examined {
     pub(super) header: SegmentHeader,
     /// Whose records are in it.
     pub(super) scopes: BTreeSet<Scope>,
-    pub(super) digest: Digest,
     pub(super) bytes: u64,
     /// A post sealed it, and no home has it under its own keys.
     pub(super) unadopted: bool,
 }
 
-/// Reads the structure of a segment from its first block to its last, and every octet once more for its digest, if that is not known.
-/// Memory is that of [`inspect`]: as much as there are lanes and blocks, and not as there are octets.
-pub(super) fn examine(file: &File, digest: Option<Digest>) -> Result<Examined> {
+/// Reads the structure of a segment from its first block to its last. Memory is that of [`inspect`]: as much as there are lanes and
+/// blocks, and not as there are octets.
+pub(super) fn examine(file: &File) -> Result<Examined> {
     let header = header_of(file)?;
     let inspection = inspect(file)?;
     let code = match inspection.state {
@@ -44,12 +41,7 @@ pub(super) fn examine(file: &File, digest: Option<Digest>) -> Result<Examined> {
         let record_type = lane.record_type.parse()?;
         scopes.insert(Scope { tenant: lane.tenant.parse()?, record_type });
     }
-    let digest = match digest {
-        Some(digest) => digest,
-        None => Digest::of(file)
-            .map_err(|source| Error::new(Code::InputFailed, "the segment cannot be read").because(source))?,
-    };
-    Ok(Examined { header, scopes, digest, bytes: inspection.file_bytes, unadopted })
+    Ok(Examined { header, scopes, bytes: inspection.file_bytes, unadopted })
 }
 
 /// That a segment is the one that was named, and is at home here.

@@ -18,10 +18,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
+use super::digest::Digest;
 use super::examine::{Examined, check_header, check_homes, examine};
 use super::failure::Failure;
 use super::part::{ENDINGS, Part};
-use super::request::Sent;
+use super::request::{Sent, Trailers, digest_of};
 use super::shelf::{self, Kept, Shelf};
 use super::turns::{NoTurn, Turn, Turns};
 use crate::Identity;
@@ -237,8 +238,10 @@ impl Landing {
         let received = self.receive(&mut writing, id, sent, body, &mut turn).await;
         // Nothing is written any more when it is settled, whatever came before.
         let received = received.and(writing.done().await.map(drop));
+        let was_whole = received.is_ok();
         // Whatever came of it: what was taken is on disk before anybody is told how much that is.
-        let settled = on(&part, Part::settle).await?.map_err(not_written);
+        let settled = on(&part, move |part| if was_whole { part.settle() } else { part.leave() });
+        let settled = settled.await?.map_err(not_written);
         let (durable, total) = reach(&part);
         if let Err(failure) = received {
             if failure.is_of_the_content() {
@@ -355,9 +358,7 @@ impl Landing {
                 return begun.map_err(|source| not_written(source).into());
             };
             let (durable, total) = (part.durable(), part.total());
-            let another = total != sent.total
-                || matches!((part.digest(), sent.digest), (Some(known), Some(said)) if known != said);
-            if another {
+            if total != sent.total || sent.digest.is_some_and(|said| !part.expect(said)) {
                 let what = "what is here is of another file than what comes";
                 let error = Error::new(Code::ShipmentOffset, what).advise("begin with the first octet");
                 return Err(Failure::from(error).reached(0, sent.total));
@@ -382,8 +383,9 @@ impl Landing {
     ) -> Result<(), Failure> {
         let mut stage = self.inner.stage.subscribe();
         let (mut gathered, mut left) = (Vec::with_capacity(WRITE_BYTES), sent.length);
-        let mut is_known = false;
-        while left > 0 {
+        let (mut is_known, mut ends) = (false, sent.trailers == Trailers::None);
+        let mut digest = None;
+        while left > 0 || !ends {
             let frame = tokio::select! {
                 frame = timeout(self.inner.limits.silence_max, body.frame()) => frame,
                 () = turn.superseded() => Ok(Some(Err(axum::Error::new(superseded())))),
@@ -392,9 +394,18 @@ impl Landing {
             let came = match frame {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => Ok(data),
-                    Err(_) => continue, // trailers say nothing here
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            digest = digest_of(&trailers)?.or(digest);
+                        }
+                        continue;
+                    }
                 },
                 Ok(Some(Err(error))) => Err(ended(error)),
+                Ok(None) if left == 0 => {
+                    ends = true;
+                    continue;
+                }
                 Ok(None) => Err(cut(None)),
                 Err(_) => Err(silent(self.inner.limits.silence_max).into()),
             };
@@ -417,6 +428,14 @@ impl Landing {
             if let Some(failure) = failure {
                 return Err(failure);
             }
+        }
+        let is_one = match digest {
+            Some(digest) => on(writing.part, move |part| part.expect(digest)).await?,
+            None => sent.trailers != Trailers::Digest,
+        };
+        if !is_one {
+            let what = "the digest behind the segment is another than the one before it, or did not come";
+            return Err(Error::new(Code::ShipmentInvalid, what).into());
         }
         Ok(())
     }
@@ -463,7 +482,7 @@ impl Landing {
         id: &SegmentId,
     ) -> Result<(Kept, bool), Failure> {
         let examining = self.inner.examining.acquire().await;
-        let examined = {
+        let (examined, digest) = {
             let (part, name, here) = (Arc::clone(part), *id, self.inner.here.clone());
             blocking(move || {
                 let part = lock(&part);
@@ -471,14 +490,18 @@ impl Landing {
                     return Err(Error::new(Code::ShipmentUnverified, "more lies here than was to come")
                         .advise("begin with the first octet"));
                 }
-                let examined = examine(&part.file, part.running_digest())?;
+                let examined = examine(&part.file)?;
                 check_header(&examined.header, &name, &here)?;
-                if part.digest().is_some_and(|said| said != examined.digest) {
+                let digest = match part.running_digest() {
+                    Some(digest) => digest,
+                    None => Digest::of(&part.file).map_err(unreadable)?,
+                };
+                if part.digest().is_some_and(|said| said != digest) {
                     return Err(Error::new(Code::ShipmentUnverified, "what arrived is not what was sent")
-                        .rule(format!("BLAKE3 of what arrived: {}", examined.digest))
+                        .rule(format!("BLAKE3 of what arrived: {digest}"))
                         .advise("send it again from the first octet"));
                 }
-                Ok(examined)
+                Ok((examined, digest))
             })
             .await??
         };
@@ -487,7 +510,7 @@ impl Landing {
             check_homes(homes, &examined.scopes, &self.inner.here).await?;
         }
         let (shelf, part, id) = (Arc::clone(&self.inner.shelf), Arc::clone(part), *id);
-        blocking(move || publish(&shelf, &lock(&part), &examined, &id)).await?.map_err(Failure::from)
+        blocking(move || publish(&shelf, &lock(&part), &examined, digest, &id)).await?.map_err(Failure::from)
     }
 
     async fn forget(&self, part: &Arc<Mutex<Part>>) -> Result<(), Failure> {
@@ -514,11 +537,17 @@ impl Landing {
 }
 
 /// Gives a part its name, unless something has it: then it is the same, or another and refused.
-fn publish(shelf: &Shelf, part: &Part, examined: &Examined, id: &SegmentId) -> Result<(Kept, bool)> {
-    let kept = shelf::kept(examined);
+fn publish(
+    shelf: &Shelf,
+    part: &Part,
+    examined: &Examined,
+    digest: Digest,
+    id: &SegmentId,
+) -> Result<(Kept, bool)> {
+    let kept = shelf::kept(examined, digest);
     let known = match shelf.find(id)? {
         Some(known) => Some(known),
-        None if shelf.publish(part.path(), examined, id)? => None,
+        None if shelf.publish(part.path(), &examined.header, &kept)? => None,
         // Somebody was faster.
         None => shelf.find(id)?,
     };
@@ -530,7 +559,7 @@ fn publish(shelf: &Shelf, part: &Part, examined: &Examined, id: &SegmentId) -> R
 }
 
 /// That what is kept is what was sent.
-fn same(kept: &Kept, digest: Option<super::Digest>, id: &SegmentId) -> Result<()> {
+fn same(kept: &Kept, digest: Option<Digest>, id: &SegmentId) -> Result<()> {
     if digest == Some(kept.digest) {
         return Ok(());
     }

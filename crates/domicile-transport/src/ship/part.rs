@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use domicile::files::{make_durable_directory, sync_directory};
 use domicile_record::format::SegmentId;
 
-use super::digest::Digest;
+use super::digest::{self, Digest};
 use super::mark::Mark;
 
 /// Others may read what is sealed.
@@ -31,7 +31,7 @@ pub(super) struct Part {
     /// So many octets were written.
     at: u64,
     /// BLAKE3 of what was written, where all of it was since the process began.
-    running: Option<blake3::Hasher>,
+    running: Option<digest::Running>,
     /// Its names are not durable yet.
     new: bool,
 }
@@ -84,7 +84,7 @@ impl Part {
         mark_file.write_all_at(&mark.encode(), 0)?;
         mark_file.sync_data()?;
         let file = create(&path)?;
-        let running = Some(blake3::Hasher::new());
+        let running = Some(digest::Running::default());
         Ok(Self { path, mark_path, file, mark_file, mark, at: 0, running, new: true })
     }
 
@@ -94,6 +94,12 @@ impl Part {
 
     pub(super) fn digest(&self) -> Option<Digest> {
         self.mark.digest
+    }
+
+    /// What the whole is, as its sender says behind what was there already; false where another was said before.
+    #[must_use]
+    pub(super) fn expect(&mut self, digest: Digest) -> bool {
+        *self.mark.digest.get_or_insert(digest) == digest
     }
 
     /// So many octets are on disk.
@@ -117,14 +123,16 @@ impl Part {
         Ok(())
     }
 
-    /// Writes what comes next; now and then it is made durable.
+    /// Writes what comes next; now and then it is made durable, but never the whole: that is said by whoever has seen the request
+    /// to its end, which may bring the digest.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.at)?;
         self.at += bytes.len() as u64;
         if let Some(running) = &mut self.running {
             running.update(bytes);
         }
-        if self.at - self.mark.durable >= SETTLED_EVERY_BYTES { self.settle() } else { Ok(()) }
+        let is_due = self.at - self.mark.durable >= SETTLED_EVERY_BYTES && self.at < self.mark.total;
+        if is_due { self.settle() } else { Ok(()) }
     }
 
     /// Makes durable what was written, then says so in the mark.
@@ -140,6 +148,13 @@ impl Part {
         Ok(())
     }
 
+    /// Makes durable what was written of a request that was not seen to its end. Its last octet is to be sent again, since a part
+    /// that has all of them is one whose sender has said everything.
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        self.rewind(self.mark.total.saturating_sub(1))?;
+        self.settle()
+    }
+
     fn say(&mut self, durable: u64) -> io::Result<()> {
         let mark = Mark { durable, ..self.mark };
         self.mark_file.write_all_at(&mark.encode(), 0)?;
@@ -150,7 +165,7 @@ impl Part {
 
     /// The digest of all that was written, where nothing of it has to be read for that.
     pub(super) fn running_digest(&self) -> Option<Digest> {
-        self.running.as_ref().map(|running| Digest(*running.finalize().as_bytes()))
+        self.running.as_ref().map(digest::Running::finish)
     }
 
     /// Where its octets are.

@@ -82,18 +82,18 @@ impl Shelf {
     }
 
     /// Gives a part that is whole and was examined its name, durably; false where something has that name.
-    pub(super) fn publish(&self, part: &Path, examined: &Examined, id: &SegmentId) -> Result<bool> {
+    pub(super) fn publish(&self, part: &Path, header: &SegmentHeader, kept: &Kept) -> Result<bool> {
         let failed =
             |source: io::Error| Error::output_failed("the segment could not be given its name", source);
-        let day = day_of(&examined.header)?;
-        let path = if examined.unadopted { self.post_path(&day, id) } else { self.path(&day, id) };
+        let (day, id) = (day_of(header)?, &header.id);
+        let path = if kept.of_a_post { self.post_path(&day, id) } else { self.path(&day, id) };
         self.make_above(&path).map_err(failed)?;
         match rename_to_new(part, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             renamed => renamed.map_err(failed)?,
         }
         sync_directory(&path).map_err(failed)?;
-        self.write_receipt(id, day, &kept(examined))?;
+        self.write_receipt(id, day, kept)?;
         Ok(true)
     }
 
@@ -179,10 +179,10 @@ impl Shelf {
 }
 
 /// What is kept of a segment that was just examined.
-pub(super) fn kept(examined: &Examined) -> Kept {
+pub(super) fn kept(examined: &Examined, digest: Digest) -> Kept {
     Kept {
         length: examined.bytes,
-        digest: examined.digest,
+        digest,
         edition: examined.header.edition,
         adopted: false,
         of_a_post: examined.unadopted,

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use domicile::random::{OsRandom, Randomness as _};
 use domicile::{Code, Error, Place, Result};
 use domicile_record::format::SegmentId;
-use http::header::{CONTENT_RANGE, ETAG};
+use http::header::{CONTENT_RANGE, ETAG, TRAILER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::Client;
@@ -142,9 +143,10 @@ impl Shipper {
         let file = Arc::new(file);
         let examined = {
             let file = Arc::clone(&file);
-            blocking(move || examine(&file, None)).await??
+            blocking(move || examine(&file)).await??
         };
-        let shipment = Shipment { file, examined: Arc::new(examined), progress, sent: Arc::default() };
+        let (examined, digest, sent) = (Arc::new(examined), Arc::default(), Arc::default());
+        let shipment = Shipment { file, examined, digest, progress, sent };
         let client = self.client(&shipment.examined.header.place);
         let mut in_vain = 0;
         loop {
@@ -181,7 +183,7 @@ impl Shipper {
         let known = self.request(client, shipment, None).await?;
         let offset = match known {
             Answer::Kept(kept, _) => {
-                return shipment.same(kept).map(|()| Attempt::Done(Box::new(kept), false));
+                return shipment.same(kept).await.map(|()| Attempt::Done(Box::new(kept), false));
             }
             Answer::Incomplete { offset, length } if length == total && offset < total => offset,
             Answer::Incomplete { .. } | Answer::Nothing => 0,
@@ -190,7 +192,7 @@ impl Shipper {
         let outcome = self.request(client, shipment, Some(offset)).await;
         match outcome {
             Ok(Answer::Kept(kept, status)) => {
-                shipment.same(kept)?;
+                shipment.same(kept).await?;
                 Ok(Attempt::Done(Box::new(kept), status == StatusCode::CREATED))
             }
             Ok(Answer::Incomplete { .. } | Answer::Nothing) => {
@@ -222,18 +224,23 @@ impl Shipper {
         let request = match from {
             None => request.method(Method::HEAD).body(Outgoing::empty()),
             Some(from) => {
-                let on_its_way = shipment.clone();
-                let body = Outgoing::of(Arc::clone(&shipment.file), from..total, move |piece| {
+                let (file, on_its_way) = (Arc::clone(&shipment.file), shipment.clone());
+                let sent = move |piece: Range<u64>| {
                     let length = piece.end - piece.start;
                     on_its_way.sent.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
                     on_its_way.progress(piece.end);
-                });
-                let mut request =
-                    request.method(Method::PUT).header(REPR_DIGEST, shipment.examined.digest.repr());
-                if from > 0 {
-                    request = request.header(CONTENT_RANGE, format!("bytes {from}-{}/{total}", total - 1));
+                };
+                let request = request.method(Method::PUT);
+                let request = request.header(CONTENT_RANGE, format!("bytes {from}-{}/{total}", total - 1));
+                // The first time, the file is read once: what it is, is known when all of it has been sent.
+                if from == 0 && shipment.digest.get().is_none() {
+                    let digest = Arc::clone(&shipment.digest);
+                    let body = Outgoing::with_digest(file, total, digest, sent);
+                    request.header(TRAILER, REPR_DIGEST.as_str()).body(body)
+                } else {
+                    let digest = shipment.digest().await?;
+                    request.header(REPR_DIGEST, digest.repr()).body(Outgoing::of(file, from..total, sent))
                 }
-                request.body(body)
             }
         };
         let request = request.map_err(|source| unexpected("a request could not be made").because(source))?;
@@ -271,6 +278,8 @@ impl Shipper {
 struct Shipment {
     file: Arc<File>,
     examined: Arc<Examined>,
+    /// Of the file, once all of it was read.
+    digest: Arc<OnceLock<Digest>>,
     progress: Option<Progress>,
     sent: Arc<std::sync::atomic::AtomicU64>,
 }
@@ -286,13 +295,24 @@ impl Shipment {
         }
     }
 
+    /// The digest, for which the file is read unless it was.
+    async fn digest(&self) -> Result<Digest> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(*digest);
+        }
+        let file = Arc::clone(&self.file);
+        let digest = blocking(move || Digest::of(&file)).await?.map_err(unreadable)?;
+        Ok(*self.digest.get_or_init(|| digest))
+    }
+
     /// That the home has this file, and no other.
-    fn same(&self, kept: Kept) -> Result<()> {
-        if kept.digest == self.examined.digest {
+    async fn same(&self, kept: Kept) -> Result<()> {
+        let digest = self.digest().await?;
+        if kept.digest == digest {
             return Ok(());
         }
         Err(Error::new(Code::ShipmentConflict, "the home has another file under the name of this segment")
-            .rule(format!("BLAKE3 here: {}; there: {}", self.examined.digest, kept.digest))
+            .rule(format!("BLAKE3 here: {digest}; there: {}", kept.digest))
             .advise("compare the two: one of them was changed, or is of another edition"))
     }
 }
