@@ -8,10 +8,10 @@
 )]
 
 use domicile::{Code, Purpose};
-use domicile_record::format::{Contents, Descriptor};
+use domicile_record::format::{BlockKind, Contents, Descriptor};
 use domicile_record::framing::Framing;
 use domicile_record::{
-    Compacting, Segment, Selection, Stamp, WriterOptions, inspect, replaced_by, settle, verify,
+    Compacting, Recovering, Segment, Selection, Stamp, WriterOptions, inspect, replaced_by, settle, verify,
 };
 use domicile_tests::{Home, descriptor};
 
@@ -153,6 +153,53 @@ async fn what_is_erased_stays_behind_and_what_cannot_be_opened_stops_it() {
     assert!(matches!(torn.code(), Code::SegmentTorn | Code::SegmentUnfinished), "{torn}");
     let twice = Compacting::examine(&home.domicile, [&bytes[..], &bytes[..]]).await.unwrap_err();
     assert_eq!(twice.code(), Code::ArgumentInvalid);
+}
+
+/// More than a recorder leaves in a day of roll-overs, and more than many systems let a process have open by default.
+#[tokio::test]
+async fn very_many_segments_become_one() {
+    let home = Home::of(&["acme", "globex"]).await;
+    let contents = Contents { arrivals: true, ..Contents::default() };
+    let mut sources = Vec::new();
+    for from in 0..300 {
+        sources.push(hot(&home, &["acme", "globex"][..1 + from as usize % 2], contents, 2 * from, 2).await);
+    }
+    let new = compacted(&home, &sources).await;
+    assert_eq!(checked(&home, &new).await, 600);
+    let tenant = |number: u64| if number % 4 == 3 { "globex" } else { "acme" };
+    let expected: String = (0..600).map(|number| format!("{} {number}\n", tenant(number))).collect();
+    assert_eq!(restored(&home, &new, Selection::all()).await, format!("head\n{expected}"));
+    assert_eq!(replaced_by(&home.domicile, &new[..], Purpose::Support).await.unwrap().len(), 300);
+}
+
+#[tokio::test]
+async fn a_long_record_that_a_crash_cut_is_told_and_nothing_is_written_without_it() {
+    let home = Home::of(&["acme", "globex"]).await;
+    let mut writer = home.writer(WriterOptions { block_bytes: 1 << 10, ..WriterOptions::default() }).await;
+    let lane = writer.open_lane(descriptor("globex", Contents::default()), b"").await.unwrap();
+    writer.append(lane, b"short", Stamp::default()).unwrap();
+    writer.commit(b"").unwrap();
+    let long = Contents { long_record: true, ..Contents::default() };
+    let lane = writer.open_lane(descriptor("acme", long), b"").await.unwrap();
+    writer.append_piece(lane, &[b'x'; 5000], Stamp::default(), false).unwrap();
+    writer.append_piece(lane, &[b'y'; 5000], Stamp::default(), true).unwrap();
+    let bytes = writer.finish().await.unwrap().0;
+    let pieces = domicile_tests::blocks(&bytes);
+    let last = pieces.iter().rfind(|(_, block)| block.kind == BlockKind::Data && block.lane.0 == lane.0);
+    let recovering = Recovering::examine(&home.domicile, &bytes[..last.unwrap().0]).await.unwrap().unwrap();
+    let closed = recovering.write(Vec::new()).unwrap().0;
+    assert_eq!(checked(&home, &closed).await, 1, "what is cut is no record");
+    let compacting = Compacting::examine(&home.domicile, [&closed[..]]).await.unwrap();
+    let refused = compacting.write(|_| Ok(Vec::new()), WriterOptions::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::SegmentUnfinished);
+    assert!(refused.place().unwrap().contains(&format!("lane {lane}")), "{refused:?}");
+    // Once its lane is erased, as the error says, the rest is written anew.
+    let name = domicile_record::header_of(&closed[..]).unwrap().id.to_string();
+    let lanes = domicile_record::Erasable::Lanes(vec![lane]);
+    domicile_record::erase(&home.domicile, &closed[..], &lanes, &name, Purpose::Maintenance).await.unwrap();
+    let new = compacted(&home, &[closed]).await;
+    assert_eq!(checked(&home, &new).await, 1);
+    assert_eq!(restored(&home, &new, Selection::all()).await, "short");
 }
 
 #[tokio::test]

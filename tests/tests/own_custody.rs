@@ -19,12 +19,12 @@ use domicile::post::{Bundle, BundleTerms, Post, PostIdentity};
 use domicile::random::OsRandom;
 use domicile::store::{KeyState, KeyStore, MemoryStore, RowFilter};
 use domicile::{Action, Code, Domicile, KnownRegion, ManualClock, Permit, Purpose, Result, TenantId};
-use domicile_record::format::{Contents, LaneNo, Origin};
+use domicile_record::format::{BlockKind, Contents, LaneNo, Origin};
 use domicile_record::{
-    Adopting, Erasable, Intake, IntakeOptions, Scoping, Segment, SegmentWriter, Selection, Stamp,
-    WriterOptions, erase,
+    Adopting, Compacting, Erasable, Intake, IntakeOptions, Recovering, Scoping, Segment, SegmentWriter,
+    Selection, Stamp, WriterOptions, erase, verify,
 };
-use domicile_tests::{InMemory, descriptor, place, region, scope};
+use domicile_tests::{InMemory, blocks, descriptor, place, region, scope};
 
 const REGION: &str = "eu-central-1";
 
@@ -157,6 +157,36 @@ async fn a_tenant_that_denies_or_left_keeps_no_root_and_no_branch_from_being_rot
         let report = process.keyring().rotate_branches(officer(&process).await, true).await.unwrap();
         assert!(report.without.is_empty());
         assert_eq!(opened(&here.process(Acme::Own).await, &bytes).await.0, "acmeglobex");
+    }
+}
+
+/// SEG-46: what cannot be verified here stays as the crash left it.
+#[tokio::test]
+async fn what_a_crash_left_is_closed_though_a_tenants_key_service_is_away() {
+    for left in [Acme::Own, Acme::Gone] {
+        let here = Place::new().await;
+        let bytes = sealed(&here.process(Acme::Own).await, &["acme", "globex"]).await.unwrap();
+        let blocks = blocks(&bytes);
+        let end = blocks.iter().find(|(_, block)| block.kind == BlockKind::LaneEnd).unwrap().0;
+        here.acme.set_status(KeyStatus::Disabled);
+        let process = here.process(left).await;
+        let recovering = Recovering::examine(&process, &bytes[..end]).await.unwrap().unwrap();
+        assert!(recovering.cut().is_none());
+        let closed = recovering.write(Vec::new()).unwrap().0;
+        let (readable, obstacle) = opened(&process, &closed).await;
+        assert_eq!(readable, "globex");
+        assert!(obstacle.is_some());
+        let verified = verify(&process, &closed[..], None).await.unwrap();
+        assert!(!verified.is_complete() && verified.findings.is_empty(), "{:?}", verified.findings);
+        // Nothing is left behind because its key is not to be had.
+        let compacting = Compacting::examine(&process, [&closed[..]]).await.unwrap_err();
+        assert_eq!(Some(compacting.code()), obstacle);
+        assert!(Recovering::examine(&process, &closed[..]).await.unwrap().is_none());
+
+        here.acme.set_status(KeyStatus::Enabled);
+        let process = here.process(Acme::Own).await;
+        assert_eq!(opened(&process, &closed).await, ("acmeglobex".to_owned(), None));
+        assert!(verify(&process, &closed[..], None).await.unwrap().is_complete());
     }
 }
 
