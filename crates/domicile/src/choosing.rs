@@ -218,10 +218,14 @@ impl Homes {
     /// before in the same list.
     async fn elsewhere(&self, fresh: &[HomeChoice]) -> Result<Exceptions> {
         let mut elsewhere = Exceptions::new();
+        let mut of_tenants: HashMap<&TenantId, Vec<&HomeChoice>> = HashMap::new();
+        for choice in fresh {
+            of_tenants.entry(&choice.tenant).or_default().push(choice);
+        }
         for all in fresh.iter().filter(|choice| choice.types == Types::All) {
             let homes = self.registry.homes(Some(&all.tenant)).await?;
             let standing = homes.iter().map(|chosen| &chosen.choice);
-            let types = standing.chain(fresh.iter().filter(|choice| choice.tenant == all.tenant));
+            let types = standing.chain(of_tenants.get(&all.tenant).into_iter().flatten().copied());
             let left_out = types.filter(|choice| choice.region != all.region).filter_map(|choice| {
                 let Types::One(record_type) = &choice.types else { return None };
                 Some(record_type.clone())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use domicile::post::Post;
 use domicile::{Code, Error, Period, Place, Region, Result, Scope, Time};
+use smallvec::SmallVec;
 
 use super::{Base, LaneOptions};
 use crate::disk::FileSink;
@@ -65,7 +66,8 @@ pub(super) struct ShardState {
 struct ScopeState {
     scope: Scope,
     options: LaneOptions,
-    lanes: Vec<OpenLane>,
+    /// One for each period that records come for: mostly one, which is found without a way further.
+    lanes: SmallVec<[OpenLane; 1]>,
     /// Where its records go while the home's keys are out of reach: a post's shard, and the scope's place there.
     beside: Option<(Arc<Shard>, usize)>,
 }
@@ -156,7 +158,7 @@ impl Shard {
             return *slot;
         }
         slots.push(scopes.len());
-        scopes.push(ScopeState { scope: scope.clone(), options, lanes: Vec::new(), beside: None });
+        scopes.push(ScopeState { scope: scope.clone(), options, lanes: SmallVec::new(), beside: None });
         scopes.len() - 1
     }
 

@@ -44,6 +44,11 @@ impl IndexBuilder {
         (self.entries.len() + 1) * IndexEntry::BYTES
     }
 
+    /// Reads the entry that the next block goes into.
+    pub(super) fn touch(&self) -> usize {
+        self.entries.last().map_or(0, |run| run.blocks as usize)
+    }
+
     pub(super) fn into_entries(self) -> Vec<IndexEntry> {
         self.entries
     }

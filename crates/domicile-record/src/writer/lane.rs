@@ -154,6 +154,17 @@ impl Lane {
         4 + if contents.event_times { 8 } else { 0 } + if contents.arrivals { 8 } else { 0 }
     }
 
+    /// Reads a little of everything that sealing the open block will need. Lanes that were idle are far from the caches; of several that
+    /// are touched one after another the waits overlap, where each would else be waited for alone.
+    pub(super) fn touch(&self) -> usize {
+        let first = self.open.buffer.payload().first().copied().map_or(0, usize::from);
+        let ends = self.open.ends.first().map_or(0, |end| *end as usize);
+        let offset = self.offsets.last().map_or(0, |offset| usize::from(offset.to_le_bytes()[0]));
+        [first, ends, offset, self.sealer.touch(), self.index.touch(), usize::from(self.is_filling)]
+            .into_iter()
+            .fold(self.waiting_bytes, usize::wrapping_add)
+    }
+
     /// Whether a payload fits, behind what waits to be sealed and before the lane's end.
     pub(super) fn has_room(&self, payload_bytes: usize) -> bool {
         /// Postamble and end.

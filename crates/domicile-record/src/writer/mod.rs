@@ -261,6 +261,7 @@ impl<S: Sink> SegmentWriter<S> {
             },
             ..options
         };
+        let spare = SpareBlocks::new(options.open_bytes_max / 4);
         let mut writer = Self {
             engine,
             hand,
@@ -273,7 +274,7 @@ impl<S: Sink> SegmentWriter<S> {
             full: Vec::with_capacity(PASS_BLOCKS),
             full_bytes: 0,
             under_way: UnderWay::default(),
-            spare: SpareBlocks::default(),
+            spare,
             packer: Packer::default(),
             sealed_at: None,
             failed: false,
@@ -842,13 +843,18 @@ impl<S: Sink> SegmentWriter<S> {
 
     fn seal_all(&mut self) -> Result<()> {
         let mut filling = std::mem::take(&mut self.filling);
-        for lane in filling.drain(..) {
-            let index = lane as usize;
-            if let Some(slot) = self.lanes.get_mut(index) {
-                slot.is_filling = false;
-                self.queue_what_is_open(index)?;
+        for pass in filling.chunks(PASS_BLOCKS) {
+            let slots = pass.iter().filter_map(|lane| self.lanes.get(*lane as usize));
+            std::hint::black_box(slots.map(Lane::touch).fold(0, usize::wrapping_add));
+            for lane in pass {
+                let index = *lane as usize;
+                if let Some(slot) = self.lanes.get_mut(index) {
+                    slot.is_filling = false;
+                    self.queue_what_is_open(index)?;
+                }
             }
         }
+        filling.clear();
         // Their number is much the same at the next commit.
         self.filling = filling;
         self.seal_what_waits()

@@ -102,15 +102,18 @@ impl fmt::Debug for OpenBlock {
 }
 
 /// Memory of blocks that were sealed, for the next ones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SpareBlocks {
     blocks: Vec<OpenBlock>,
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl SpareBlocks {
-    /// What is kept at most: 64 blocks of 64 KiB.
-    const BYTES_MAX: usize = 4 << 20;
+    /// Keeps at most so many octets of memory.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { blocks: Vec::new(), bytes: 0, bytes_max }
+    }
 
     /// Octets of memory.
     pub(super) fn bytes(&self) -> usize {
@@ -127,7 +130,7 @@ impl SpareBlocks {
 
     pub(super) fn give(&mut self, block: OpenBlock) {
         let memory = block.memory();
-        if self.bytes.saturating_add(memory) <= Self::BYTES_MAX {
+        if self.bytes.saturating_add(memory) <= self.bytes_max {
             self.bytes += memory;
             self.blocks.push(block);
         }
@@ -143,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_block_grows_and_keeps_what_stands_in_it() {
-        let (mut block, mut spare) = (OpenBlock::default(), SpareBlocks::default());
+        let (mut block, mut spare) = (OpenBlock::default(), SpareBlocks::new(0));
         assert!(!block.fits(0));
         let mut memory = block.make_room(&mut spare, 100);
         assert!(memory >= 100 && block.fits(100) && !block.fits(101));
@@ -159,19 +162,20 @@ mod tests {
 
     #[test]
     fn memory_of_sealed_blocks_is_kept_within_a_bound_and_given_to_blocks_of_its_size() {
-        let mut spare = SpareBlocks::default();
+        let bytes_max = 4 << 20;
+        let mut spare = SpareBlocks::new(bytes_max);
         let emptied = |payload_bytes| {
             let mut block = OpenBlock::default();
-            block.make_room(&mut SpareBlocks::default(), payload_bytes);
+            block.make_room(&mut SpareBlocks::new(0), payload_bytes);
             block.clear();
             block
         };
-        spare.give(emptied(SpareBlocks::BYTES_MAX));
+        spare.give(emptied(bytes_max));
         assert_eq!(spare.bytes, 0, "too large to be kept");
         for _ in 0..100 {
             spare.give(emptied(64 << 10));
         }
-        assert!(spare.bytes <= SpareBlocks::BYTES_MAX && spare.blocks.len() > 50);
+        assert!(spare.bytes <= bytes_max && spare.blocks.len() > 50);
         assert!(spare.take(64 << 10).is_some());
         assert!(spare.take(4 << 10).is_none(), "far too much");
         assert!(spare.take(128 << 10).is_none(), "too little");

@@ -32,6 +32,10 @@ impl Cipher for Ring {
         tag.as_ref().try_into().map_err(|_| Unverified)
     }
 
+    fn touch(&self) -> usize {
+        std::ptr::from_ref(self.0.algorithm()).addr()
+    }
+
     fn open(
         &self,
         nonce: &[u8; NONCE_BYTES],
