@@ -48,6 +48,8 @@ const TYPES: usize = 8;
 const EXPONENT: f64 = 1.1;
 /// Budgets of open blocks beside the default.
 const BUDGETS: [usize; 3] = [4 << 20, 8 << 20, 128 << 20];
+/// The same for all scopes: some 2 KiB for each of 100,000.
+const SCOPES_BUDGET: usize = 256 << 20;
 
 /// What `target/bench/lanes.json` holds.
 #[derive(Serialize)]
@@ -122,9 +124,12 @@ pub(crate) fn run(arguments: &[String]) {
             cases.push(many(name, &records, order.clone(), lanes, &place, &runtime, Some(budget)));
         }
     }
-    let name = format!("segment, {} scopes by Zipf {EXPONENT}", size.scopes);
-    let order = zipf(records.len(), size.scopes);
-    cases.push(many(name, &records, order, size.scopes, &place, &runtime, None));
+    for budget in [None, Some(SCOPES_BUDGET)] {
+        let open = budget.map_or(String::new(), |budget| format!(", {} MiB open", budget >> 20));
+        let name = format!("segment, {} scopes by Zipf {EXPONENT}{open}", size.scopes);
+        let order = zipf(records.len(), size.scopes);
+        cases.push(many(name, &records, order, size.scopes, &place, &runtime, budget));
+    }
     rows.extend(measure(cases, size.rounds, ideal::IDEAL_WRITE));
 
     rows.extend(two_threads(&records, &place, &runtime, size.rounds));

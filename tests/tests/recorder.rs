@@ -310,7 +310,7 @@ async fn memory_stays_within_its_budget_and_callers_wait_for_room() {
         lanes.push(recorder.scope(&scope(tenant)).await.unwrap());
     }
     let mut most = 0;
-    for number in 0..100 {
+    for number in 0..200 {
         for (lane, tenant) in lanes.iter().zip(&tenants) {
             append(lane, &home, tenant, number..number + 1).await;
         }
@@ -325,7 +325,7 @@ async fn memory_stays_within_its_budget_and_callers_wait_for_room() {
     let found = records(&home.domicile, &files).await;
     assert_eq!(found.len(), tenants.len());
     for (tenant, numbers) in found {
-        assert_eq!(numbers, (0..100).collect::<Vec<_>>(), "{tenant}");
+        assert_eq!(numbers, (0..200).collect::<Vec<_>>(), "{tenant}");
     }
 }
 

@@ -13,8 +13,6 @@ pub(crate) struct BlockBuffer {
     start: usize,
 }
 
-const ALIGNMENT: usize = 64;
-
 /// Octets that are being written. Whatever happens meanwhile, those behind `length` are none.
 struct Appending<'a> {
     bytes: &'a mut Vec<u8>,
@@ -35,12 +33,15 @@ impl fmt::Debug for BlockBuffer {
 }
 
 impl BlockBuffer {
+    /// Where payloads begin.
+    pub(crate) const ALIGNMENT: usize = 64;
+
     /// An empty payload, with room for `payload_bytes` without moving.
     pub(crate) fn with_room(payload_bytes: usize) -> Self {
-        let mut bytes: Vec<u8> = Vec::with_capacity(payload_bytes + BlockHeader::BYTES + 2 * ALIGNMENT);
+        let mut bytes: Vec<u8> = Vec::with_capacity(payload_bytes + BlockHeader::BYTES + 2 * Self::ALIGNMENT);
         // Any start is right; where the alignment cannot be told, the first that leaves room will do.
-        let aligned = bytes.as_ptr().align_offset(ALIGNMENT) % ALIGNMENT;
-        let start = if aligned < BlockHeader::BYTES { aligned + ALIGNMENT } else { aligned };
+        let aligned = bytes.as_ptr().align_offset(Self::ALIGNMENT) % Self::ALIGNMENT;
+        let start = if aligned < BlockHeader::BYTES { aligned + Self::ALIGNMENT } else { aligned };
         bytes.resize(start, 0);
         Self { bytes, start }
     }
@@ -62,7 +63,7 @@ impl BlockBuffer {
 
     /// A block of this payload.
     pub(crate) fn of(payload: &[u8]) -> Self {
-        let mut block = Self::with_room(payload.len() + ALIGNMENT);
+        let mut block = Self::with_room(payload.len() + Self::ALIGNMENT);
         block.append(payload);
         block
     }

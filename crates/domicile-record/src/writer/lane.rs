@@ -68,6 +68,8 @@ pub(super) struct Lane {
     /// Blocks that are full and wait to be sealed, and octets of their payloads.
     pub(super) waiting_blocks: u32,
     pub(super) waiting_bytes: usize,
+    /// Octets of payload of the block that was taken out last: the next one is likely to become as large.
+    pub(super) expected_bytes: usize,
     /// It stands among those that have something in their open block.
     pub(super) is_filling: bool,
     /// The last block that was sealed ends inside a record.
@@ -183,7 +185,8 @@ impl Lane {
     ) -> FullBlock {
         let block = std::mem::take(&mut self.open);
         self.waiting_blocks += 1;
-        self.waiting_bytes += self.cost(0) * block.ends.len() + block.record_bytes();
+        self.expected_bytes = self.cost(0) * block.ends.len() + block.record_bytes();
+        self.waiting_bytes += self.expected_bytes;
         FullBlock { lane, block, continues, sealed_at }
     }
 

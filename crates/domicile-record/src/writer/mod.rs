@@ -43,7 +43,8 @@ pub struct WriterOptions {
     pub suite: Suite,
     /// Octets of records that fill a block; at most [`BLOCK_BYTES_MAX`](Self::BLOCK_BYTES_MAX).
     pub block_bytes: usize,
-    /// Octets of memory that all unsealed blocks together may take; past it the fuller ones are sealed.
+    /// Octets of memory that all unsealed blocks together may take; past it the fuller ones are sealed. 64 MiB. Of what was sealed, half
+    /// as much is kept for the next ones.
     pub open_bytes_max: usize,
     /// Whether lanes that an intake or a recorder opens are compressed. They are not, unless somebody says so: what compression
     /// leaks stands in the specification.
@@ -64,7 +65,7 @@ impl Default for WriterOptions {
         Self {
             suite: Suite::default(),
             block_bytes: 64 << 10,
-            open_bytes_max: 32 << 20,
+            open_bytes_max: 64 << 20,
             compression: Compression::None,
             limits: Limits::FORMAT,
             pool: None,
@@ -261,7 +262,7 @@ impl<S: Sink> SegmentWriter<S> {
             },
             ..options
         };
-        let spare = SpareBlocks::new(options.open_bytes_max / 4);
+        let spare = SpareBlocks::new(options.open_bytes_max / 2);
         let mut writer = Self {
             engine,
             hand,
@@ -652,6 +653,7 @@ impl<S: Sink> SegmentWriter<S> {
                 stamp_bytes: Lane::stamp_bytes(contents),
                 waiting_blocks: 0,
                 waiting_bytes: 0,
+                expected_bytes: 0,
                 long: LongRecord::NotBegun,
                 offsets: vec![at],
                 postamble: Vec::new(),
@@ -719,7 +721,8 @@ impl<S: Sink> SegmentWriter<S> {
         let payload_bytes = if grows {
             slot.open.payload_bytes().saturating_mul(2).clamp(filled + cost, block_bytes)
         } else {
-            cost.max(self.first_payload_bytes())
+            let likely = slot.expected_bytes.max(self.first_payload_bytes());
+            cost.max(likely.next_power_of_two().min(block_bytes))
         };
         if !grows && filled > 0 {
             self.queue_block(index, false)?;
@@ -730,8 +733,8 @@ impl<S: Sink> SegmentWriter<S> {
         Ok(())
     }
 
-    /// The payload that a block begins with. It is a share of what all open blocks may take, so that those of many
-    /// lanes are small as long as they are empty; one that fills grows.
+    /// The payload that a block begins with, unless its lane's last one became larger. It is a share of what all open blocks may take,
+    /// so that those of many lanes are small as long as they are empty; one that fills grows.
     fn first_payload_bytes(&self) -> usize {
         let share = self.options.open_bytes_max / 2 / self.lanes.len().max(1);
         share.max(FIRST_PAYLOAD_BYTES_MIN).min(self.options.block_bytes)
@@ -844,8 +847,7 @@ impl<S: Sink> SegmentWriter<S> {
     fn seal_all(&mut self) -> Result<()> {
         let mut filling = std::mem::take(&mut self.filling);
         for pass in filling.chunks(PASS_BLOCKS) {
-            let slots = pass.iter().filter_map(|lane| self.lanes.get(*lane as usize));
-            std::hint::black_box(slots.map(Lane::touch).fold(0, usize::wrapping_add));
+            self.touch(pass.iter().map(|lane| *lane as usize));
             for lane in pass {
                 let index = *lane as usize;
                 if let Some(slot) = self.lanes.get_mut(index) {
@@ -870,13 +872,22 @@ impl<S: Sink> SegmentWriter<S> {
         let mut open: Vec<_> = self.filling.iter().filter_map(filled).collect();
         open.retain(|(filled, _)| *filled > 0);
         open.sort_unstable_by(|left, right| right.cmp(left));
-        for (_, index) in open {
-            if self.open_bytes <= self.options.open_bytes_max / 2 {
-                break;
+        'passes: for pass in open.chunks(PASS_BLOCKS) {
+            self.touch(pass.iter().map(|(_, index)| *index));
+            for (_, index) in pass {
+                if self.open_bytes <= self.options.open_bytes_max / 2 {
+                    break 'passes;
+                }
+                self.queue_what_is_open(*index)?;
             }
-            self.queue_what_is_open(index)?;
         }
         self.seal_pass()
+    }
+
+    /// Has what these lanes need to be sealed come near together.
+    fn touch(&self, lanes: impl Iterator<Item = usize>) {
+        let lanes = lanes.filter_map(|index| self.lanes.get(index));
+        std::hint::black_box(lanes.map(Lane::touch).fold(0, usize::wrapping_add));
     }
 
     /// Puts what a lane has in its open block to what is sealed next; a long record goes on behind it.
@@ -1045,7 +1056,7 @@ const PASS_BLOCKS: usize = 64;
 const PASS_BYTES: usize = 192 << 10;
 
 /// The least payload that a block begins with: a few records.
-const FIRST_PAYLOAD_BYTES_MIN: usize = 1 << 10;
+const FIRST_PAYLOAD_BYTES_MIN: usize = 512;
 
 fn no_blocks() -> Error {
     Error::new(Code::SegmentLimit, "this segment has all the blocks that a segment may have")

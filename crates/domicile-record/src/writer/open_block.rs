@@ -51,14 +51,21 @@ impl OpenBlock {
         if !self.buffer.has_memory() {
             *self = spare.take(needed).unwrap_or_default();
         }
-        if !self.buffer.has_memory() || self.buffer.room() < needed {
-            let mut larger = BlockBuffer::with_room(needed);
-            larger.append(self.buffer.payload());
-            self.buffer = larger;
+        if !self.buffer.has_memory() {
+            self.buffer = BlockBuffer::with_room(needed);
+        } else if self.buffer.room() < needed {
+            let mut larger = spare.take(needed).unwrap_or_default();
+            if !larger.buffer.has_memory() {
+                larger.buffer = BlockBuffer::with_room(needed);
+            }
+            larger.buffer.append(self.buffer.payload());
+            std::mem::swap(&mut self.buffer, &mut larger.buffer);
+            larger.clear();
+            spare.give(larger);
         }
         self.room = self.room.max(1) + (payload_bytes - self.payload_bytes);
         self.payload_bytes = payload_bytes;
-        self.buffer.memory() - before
+        self.buffer.memory().saturating_sub(before)
     }
 
     /// Ends a record whose octets stand in the buffer and that takes so many octets of payload.
@@ -101,10 +108,11 @@ impl fmt::Debug for OpenBlock {
     }
 }
 
-/// Memory of blocks that were sealed, for the next ones.
+/// Memory of blocks that were sealed, for the next ones of their size.
 #[derive(Debug)]
 pub(super) struct SpareBlocks {
-    blocks: Vec<OpenBlock>,
+    /// By the power of two that their payloads have at least.
+    by_size: Vec<Vec<OpenBlock>>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -112,7 +120,7 @@ pub(super) struct SpareBlocks {
 impl SpareBlocks {
     /// Keeps at most so many octets of memory.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { blocks: Vec::new(), bytes: 0, bytes_max }
+        Self { by_size: Vec::new(), bytes: 0, bytes_max }
     }
 
     /// Octets of memory.
@@ -120,21 +128,43 @@ impl SpareBlocks {
         self.bytes
     }
 
-    /// The memory of a block with so much room; one that is much larger would be wasted on it.
+    /// The memory of a block with so much room, and less than twice as much.
     fn take(&mut self, room: usize) -> Option<OpenBlock> {
-        let block = self.blocks.pop()?;
+        let size = size_of_room(room);
+        // What a payload is aligned by may put its block among those of the next power.
+        let about = room..=room + 2 * BlockBuffer::ALIGNMENT;
+        let above = self.by_size.get_mut(size + 1);
+        let above = above.and_then(|blocks| blocks.pop_if(|block| about.contains(&block.buffer.room())));
+        let block = match above {
+            Some(block) => block,
+            None => self.by_size.get_mut(size)?.pop()?,
+        };
         self.bytes -= block.memory().min(self.bytes);
-        let found = block.buffer.room();
-        (found >= room && found / 2 <= room).then_some(block)
+        (block.buffer.room() >= room).then_some(block)
     }
 
+    /// Keeps the memory of a block, and rather that of small ones than of large ones, which are fewer.
     pub(super) fn give(&mut self, block: OpenBlock) {
-        let memory = block.memory();
-        if self.bytes.saturating_add(memory) <= self.bytes_max {
-            self.bytes += memory;
-            self.blocks.push(block);
+        let (size, memory) = (size_of_room(block.buffer.room()), block.memory());
+        while self.bytes.saturating_add(memory) > self.bytes_max {
+            let largest = self.by_size.iter_mut().enumerate().rfind(|(_, blocks)| !blocks.is_empty());
+            let Some((_, blocks)) = largest.filter(|(largest, _)| *largest > size) else { return };
+            let dropped = blocks.pop().map_or(0, |block| block.memory());
+            self.bytes -= dropped.min(self.bytes);
+        }
+        if self.by_size.len() <= size {
+            self.by_size.resize_with(size + 1, Vec::new);
+        }
+        self.bytes += memory;
+        if let Some(blocks) = self.by_size.get_mut(size) {
+            blocks.push(block);
         }
     }
+}
+
+/// The power of two that a block's payload has at least, of a buffer with so much room.
+fn size_of_room(room: usize) -> usize {
+    room.saturating_sub(BLOCK_REMAINDER_BYTES).max(1).ilog2() as usize
 }
 
 /// What a block has beside its records and their arrays: paddings, tail and tag.
@@ -170,16 +200,44 @@ mod tests {
             block.clear();
             block
         };
+        let take = |spare: &mut SpareBlocks, payload_bytes| spare.take(payload_bytes + BLOCK_REMAINDER_BYTES);
         spare.give(emptied(bytes_max));
         assert_eq!(spare.bytes, 0, "too large to be kept");
         for _ in 0..100 {
             spare.give(emptied(64 << 10));
         }
-        assert!(spare.bytes <= bytes_max && spare.blocks.len() > 50);
-        assert!(spare.take(64 << 10).is_some());
-        assert!(spare.take(4 << 10).is_none(), "far too much");
-        assert!(spare.take(128 << 10).is_none(), "too little");
-        while spare.take(64 << 10).is_some() {}
+        assert!(spare.bytes <= bytes_max && spare.by_size[16].len() > 50);
+        assert!(take(&mut spare, 64 << 10).is_some());
+        assert!(take(&mut spare, 4 << 10).is_none(), "far too much");
+        assert!(take(&mut spare, 128 << 10).is_none(), "too little");
+        // Small ones take the room of large ones, and large ones that of none.
+        let large = spare.by_size[16].len();
+        for _ in 0..1000 {
+            spare.give(emptied(1 << 10));
+        }
+        assert!(spare.bytes <= bytes_max && spare.by_size[16].len() < large);
+        assert_eq!(spare.by_size[10].len(), 1000);
+        while take(&mut spare, 1 << 10).is_some() || take(&mut spare, 64 << 10).is_some() {}
         assert_eq!(spare.bytes, 0);
+        // Between two powers, what was given may be too small.
+        spare.give(emptied(1000));
+        assert!(take(&mut spare, 1000).is_some());
+        spare.give(emptied(600));
+        assert!(take(&mut spare, 1000).is_none());
+    }
+
+    #[test]
+    fn a_block_that_grows_takes_memory_that_is_there_and_gives_its_own_back() {
+        let mut spare = SpareBlocks::new(1 << 20);
+        let (mut block, mut large) = (OpenBlock::default(), OpenBlock::default());
+        large.make_room(&mut spare, 4096);
+        large.clear();
+        spare.give(large);
+        block.make_room(&mut spare, 512);
+        block.buffer.append(b"one");
+        block.make_room(&mut spare, 4096);
+        assert_eq!(block.buffer.payload(), b"one");
+        assert!(spare.by_size[12].is_empty() && spare.by_size[9].len() == 1);
+        assert!(spare.take(512).is_none() && spare.take(512 + BLOCK_REMAINDER_BYTES).is_some());
     }
 }
