@@ -162,7 +162,9 @@ async fn very_many_segments_become_one() {
     let contents = Contents { arrivals: true, ..Contents::default() };
     let mut sources = Vec::new();
     for from in 0..300 {
-        sources.push(hot(&home, &["acme", "globex"][..1 + from as usize % 2], contents, 2 * from, 2).await);
+        sources.push(
+            hot(&home, &["acme", "globex"][..if from % 2 == 0 { 1 } else { 2 }], contents, 2 * from, 2).await,
+        );
     }
     let new = compacted(&home, &sources).await;
     assert_eq!(checked(&home, &new).await, 600);

@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domicile::{Code, Domicile, Purpose, Time};
+use domicile_record::format::{BlockKind, Contents};
 use domicile_record::{
-    Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions, Segment, Selection,
+    Feed, LaneOptions, Receipt, Recorder, RecorderLane, RecorderOptions, Recovery, Segment, Selection, Stamp,
+    WriterOptions,
 };
 use domicile_tests::disk::SimulatedDisk;
-use domicile_tests::{Home, scope};
+use domicile_tests::{Home, blocks, scope};
 
 /// The records of these segments: of each scope, in the order of their numbers.
 async fn records(domicile: &Domicile, files: &[Vec<u8>]) -> BTreeMap<String, Vec<u64>> {
@@ -384,4 +386,37 @@ async fn where_no_other_segment_can_follow_nobody_waits_for_room_for_ever() {
     recorder.close().await.unwrap();
     let found = records(&home.domicile, &disk.segments()).await;
     assert!(found.values().all(|numbers| *numbers == (0..20).collect::<Vec<_>>()) && found.len() == 100);
+}
+
+/// A process that ends while its successor begins: what it still had is closed once it has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_whose_writer_ends_later_is_closed_later() {
+    let home = Home::of(&["acme"]).await;
+    let directory = home.directory.path().join("left");
+    let mut writer = home.writer(WriterOptions::default()).await;
+    let lane = domicile_tests::descriptor("acme", Contents::default());
+    let lane = writer.open_lane(lane, b"").await.unwrap();
+    writer.append(lane, b"record", Stamp::default()).unwrap();
+    writer.commit(b"").unwrap();
+    let path = directory.join(writer.header().path());
+    let bytes = writer.finish().await.unwrap().0;
+    let end = blocks(&bytes).into_iter().find(|(_, block)| block.kind == BlockKind::LaneEnd).unwrap().0;
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, &bytes[..end]).unwrap();
+    let had = std::fs::File::open(&path).unwrap();
+    had.lock().unwrap();
+
+    let recorder = Recorder::create(&home.domicile, &directory).await.unwrap();
+    assert!(recorder.recovered().await.is_empty(), "its writer has it");
+    drop(had);
+    let closed = loop {
+        let recovered = recorder.recovered().await;
+        match recovered.first() {
+            Some((closed, outcome)) => break (closed.clone(), outcome.as_ref().unwrap().clone()),
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    assert_eq!(closed.0, path);
+    assert!(matches!(closed.1, Recovery::Closed { .. }), "{:?}", closed.1);
+    recorder.close().await.unwrap();
 }

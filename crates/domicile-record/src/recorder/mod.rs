@@ -254,10 +254,12 @@ impl Recorder {
     }
 
     /// What became of the segments below its directory that had no end when the recorder began: each is closed behind the
-    /// recorder, which writes meanwhile. This waits until all were looked at. Those that somebody else writes are left alone.
+    /// recorder, which writes meanwhile. This waits until all were looked at. Those that somebody else writes are left alone, and looked
+    /// at again.
     ///
     /// Segments that were sealed as a post are among them, whoever left them, and those of this recorder once they are adopted. One
-    /// whose keys are out of reach is tried again about every minute: here is how that ended so far.
+    /// whose keys are out of reach, or whose writer still has it, is tried again after a second, then after twice as long each time, up to
+    /// a minute: here is how that ended so far.
     ///
     /// A recovery gives back what [`commit_with`](Self::commit_with) kept: a queue is read on from there.
     pub async fn recovered(&self) -> Arc<Vec<(PathBuf, Result<Recovery>)>> {

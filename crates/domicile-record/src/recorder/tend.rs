@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domicile::{Code, Region, Result, TenantId};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::Base;
 use crate::compact::{compact_on, finish_replacing};
@@ -81,14 +82,15 @@ pub(super) fn run(
         for path in closed {
             compact(base, &path).await;
         }
-        let mut again = tokio::time::interval(AGAIN);
-        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        again.tick().await;
+        let mut wait = AGAIN_MIN;
+        let mut again = Instant::now() + wait;
         loop {
             let task = tokio::select! {
                 task = tasks.recv() => task,
-                _ = again.tick(), if !tending.waiting.is_empty() => {
-                    tending.adopt_what_waits().await;
+                () = tokio::time::sleep_until(again), if !tending.waiting.is_empty() => {
+                    tending.mend_what_waits().await;
+                    wait = if tending.waiting.is_empty() { AGAIN_MIN } else { AGAIN_MAX.min(2 * wait) };
+                    again = Instant::now() + wait;
                     continue;
                 }
             };
@@ -107,14 +109,16 @@ pub(super) fn run(
     });
 }
 
-/// How long what could not be adopted, because keys were out of reach, is left alone.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How long what waits is left alone the first time; twice as long each time after that, up to a minute.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// What the thread knows of its files.
 struct Tending<'a> {
     base: &'a Base,
     done: &'a watch::Sender<Option<Arc<Recovered>>>,
-    /// What was sealed as a post, and is adopted once the keys are back.
+    /// What is looked at again: its keys were out of reach, or its writer had it still. Of a process that ends while this one begins,
+    /// the last segment is closed so.
     waiting: BTreeSet<PathBuf>,
 }
 
@@ -152,12 +156,14 @@ impl Tending<'_> {
         match &outcome {
             Ok(Recovery::Whole) => {}
             Ok(recovery) => tracing::info!(path = %path.display(), ?recovery, "a segment was recovered"),
+            Err(error) if error.code() == Code::SegmentBusy => {}
             Err(error) => {
                 tracing::warn!(path = %path.display(), code = %error.code(), "a segment was not recovered");
             }
         }
-        // A refusal is one for good; a key that cannot be had may be had later.
-        if outcome.as_ref().is_err_and(domicile::Error::is_outage) {
+        // A refusal is one for good; a key that cannot be had may be had later, and a writer may end.
+        let is_passing = |error: &domicile::Error| error.is_outage() || error.code() == Code::SegmentBusy;
+        if outcome.as_ref().is_err_and(is_passing) {
             self.waiting.insert(path.to_owned());
         } else {
             self.waiting.remove(path);
@@ -171,29 +177,30 @@ impl Tending<'_> {
             self.waiting.insert(path);
             return;
         }
-        self.adopt(path, compacts).await;
-        self.adopt_what_waits().await;
+        self.mend_behind(path, compacts).await;
+        self.mend_what_waits().await;
     }
 
-    async fn adopt_what_waits(&mut self) {
+    async fn mend_what_waits(&mut self) {
         for path in self.waiting.clone() {
-            self.adopt(path, true).await;
+            self.mend_behind(path, true).await;
         }
     }
 
-    async fn adopt(&mut self, path: PathBuf, compacts: bool) {
+    /// Closes or adopts a file, says what became of it, and compacts it.
+    async fn mend_behind(&mut self, path: PathBuf, compacts: bool) {
         let outcome = self.mend(&path).await;
-        // Somebody else may have adopted it meanwhile, and compacted it.
+        // Its writer may have ended it, or somebody else adopted it meanwhile, and compacted it.
         let is_nothing_new = match &outcome {
             Ok(recovery) => matches!(recovery, Recovery::Whole),
-            Err(error) => error.code() == Code::SegmentBusy || !is_there(self.base, &path),
+            Err(_) => !is_there(self.base, &path),
         };
         if is_nothing_new || self.waiting.contains(&path) {
             return;
         }
-        let is_adopted = outcome.is_ok();
+        let is_mended = matches!(outcome, Ok(Recovery::Closed { .. } | Recovery::Adopted { .. }));
         self.say(&path, outcome);
-        if is_adopted && compacts {
+        if is_mended && compacts {
             compact(self.base, &path).await;
         }
     }
