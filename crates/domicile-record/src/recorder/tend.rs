@@ -1,7 +1,7 @@
 //! What is done behind a recorder that writes: what earlier ones left is closed, what was sealed as a post is adopted, and what is
 //! rolled over is compacted. One thread, one file after another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,16 +77,18 @@ pub(super) fn run(
         }
     };
     runtime.block_on(async {
-        let mut tending = Tending { base, done, waiting: BTreeSet::new() };
-        let closed = tending.begin(found).await;
-        for path in closed {
-            compact(base, &path).await;
-        }
+        let mut tending = Tending { base, done, waiting: BTreeSet::new(), hot: VecDeque::new() };
+        tending.begin(found).await;
         let mut wait = AGAIN_MIN;
         let mut again = Instant::now() + wait;
         loop {
+            let compacts = tending.hot.front().map_or(again, |(due, _)| *due);
             let task = tokio::select! {
                 task = tasks.recv() => task,
+                () = tokio::time::sleep_until(compacts), if !tending.hot.is_empty() => {
+                    tending.compact_next().await;
+                    continue;
+                }
                 () = tokio::time::sleep_until(again), if !tending.waiting.is_empty() => {
                     tending.mend_what_waits().await;
                     wait = if tending.waiting.is_empty() { AGAIN_MIN } else { AGAIN_MAX.min(2 * wait) };
@@ -101,6 +103,9 @@ pub(super) fn run(
                     tending.adopt_ended(path, &region, compact).await;
                 }
                 Some(Task::Flush(answer)) => {
+                    while !tending.hot.is_empty() {
+                        tending.compact_next().await;
+                    }
                     // Whoever asked may have gone.
                     let _ = answer.send(());
                 }
@@ -113,6 +118,10 @@ pub(super) fn run(
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 
+/// How long what was closed or adopted is left as it is before it is compacted: whoever follows it goes on in the file of its name,
+/// and finds it within two seconds.
+const COMPACTED_AFTER: Duration = Duration::from_secs(5);
+
 /// What the thread knows of its files.
 struct Tending<'a> {
     base: &'a Base,
@@ -120,11 +129,13 @@ struct Tending<'a> {
     /// What is looked at again: its keys were out of reach, or its writer had it still. Of a process that ends while this one begins,
     /// the last segment is closed so.
     waiting: BTreeSet<PathBuf>,
+    /// What is compacted, and not before when.
+    hot: VecDeque<(Instant, PathBuf)>,
 }
 
 impl Tending<'_> {
-    /// Closes what was found, and adopts what posts sealed of it: those that may be compacted now.
-    async fn begin(&mut self, found: &[PathBuf]) -> Vec<PathBuf> {
+    /// Closes what was found, and adopts what posts sealed of it.
+    async fn begin(&mut self, found: &[PathBuf]) {
         let mut recovered = Recovered::new();
         for path in found {
             if path.file_name().is_some_and(is_left_over) {
@@ -141,9 +152,15 @@ impl Tending<'_> {
         let is_new = |(_, outcome): &&(PathBuf, Result<Recovery>)| {
             matches!(outcome, Ok(Recovery::Closed { .. } | Recovery::Adopted { .. }))
         };
-        let closed = recovered.iter().filter(is_new).map(|(path, _)| path.clone()).collect();
+        let due = Instant::now() + COMPACTED_AFTER;
+        self.hot.extend(recovered.iter().filter(is_new).map(|(path, _)| (due, path.clone())));
         self.done.send_replace(Some(Arc::new(recovered)));
-        closed
+    }
+
+    async fn compact_next(&mut self) {
+        if let Some((_, path)) = self.hot.pop_front() {
+            compact(self.base, &path).await;
+        }
     }
 
     /// Closes a segment that has no end, or adopts one that a post ended.
@@ -201,7 +218,7 @@ impl Tending<'_> {
         let is_mended = matches!(outcome, Ok(Recovery::Closed { .. } | Recovery::Adopted { .. }));
         self.say(&path, outcome);
         if is_mended && compacts {
-            compact(self.base, &path).await;
+            self.hot.push_back((Instant::now() + COMPACTED_AFTER, path));
         }
     }
 

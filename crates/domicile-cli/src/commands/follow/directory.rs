@@ -180,12 +180,21 @@ impl Following<'_> {
 
     /// Goes on with segments whose writer is gone and that somebody has closed since.
     async fn take_up_recovered(&mut self) -> Result<()> {
-        for number in 0..self.followed.len() {
-            let Some(one) = self.followed.get(number) else { break };
+        for number in (0..self.followed.len()).rev() {
+            let Some(one) = self.followed.get(number) else { continue };
             if one.last.elapsed() < SILENCE {
                 continue;
             }
-            let Ok(file) = File::open(&one.path) else { continue };
+            let Ok(file) = File::open(&one.path) else {
+                if fs::exists(&one.path).is_ok_and(|is_there| !is_there) {
+                    self.report.warn(&format!(
+                        "{}: it is gone, without an end: what came last in it is in what replaced it",
+                        one.path.display()
+                    ));
+                    self.followed.remove(number);
+                }
+                continue;
+            };
             let (inode, position) = (inode_of(&file), one.follower.position());
             if inode == one.inode {
                 let abandoned = one.follower.is_abandoned()?;
