@@ -124,11 +124,11 @@ pub(crate) fn run(arguments: &[String]) {
             cases.push(many(name, &records, order.clone(), lanes, &place, &runtime, Some(budget)));
         }
     }
+    let order = zipf(records.len(), size.scopes);
     for budget in [None, Some(SCOPES_BUDGET)] {
         let open = budget.map_or(String::new(), |budget| format!(", {} MiB open", budget >> 20));
         let name = format!("segment, {} scopes by Zipf {EXPONENT}{open}", size.scopes);
-        let order = zipf(records.len(), size.scopes);
-        cases.push(many(name, &records, order, size.scopes, &place, &runtime, budget));
+        cases.push(many(name, &records, order.clone(), size.scopes, &place, &runtime, budget));
     }
     rows.extend(measure(cases, size.rounds, ideal::IDEAL_WRITE));
 

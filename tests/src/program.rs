@@ -1,7 +1,7 @@
 //! The program, as its users run it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// What is built, as cargo is told.
@@ -55,6 +55,24 @@ pub fn program() -> Command {
     let mut command = Command::new(path());
     command.env_remove("DOMICILE_CONFIG").env("RUST_BACKTRACE", "0");
     command
+}
+
+/// Starts the program, which this command is or runs: it seals what it is fed for one scope, and acknowledges what is safe.
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+pub fn acknowledging(mut command: Command, place: &Path, interval: &str, out: &Path) -> Child {
+    command
+        .current_dir(place)
+        .args(["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"])
+        .args(["--commit-interval", interval, "-o"])
+        .arg(out)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// The root of the repository.

@@ -251,11 +251,11 @@ fn the_program_prints_what_another_one_records_until_it_ends_or_dies() {
     }
 }
 
-/// What a recorder does in a directory that the program follows: segments come one after another, a crash is recovered from, and
-/// what was rolled over is compacted.
 /// The record behind a crash.
 const CRASH: usize = 90;
 
+/// What a recorder does in a directory that the program follows: segments come one after another, a crash is recovered from, and
+/// what was rolled over is compacted.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_follows_a_directory_over_roll_overs_and_a_crash() {
     let place = Place::new();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use domicile::{Domicile, Purpose};
 use domicile_record::{Segment, Selection};
 use domicile_tests::long_form;
-use domicile_tests::program::{program, succeed};
+use domicile_tests::program::{acknowledging, program, succeed};
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -66,16 +66,7 @@ fn close(place: &Path, out: &Path, killed_after: Duration) {
 
 /// The program, which acknowledges numbers, and the thread that feeds them to it until it ends.
 fn recording(place: &Path, out: &Path) -> (Child, JoinHandle<()>) {
-    let mut child = program()
-        .current_dir(place)
-        .args(["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"])
-        .args(["--commit-interval", "2ms", "-o"])
-        .arg(out)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = acknowledging(program(), place, "2ms", out);
     let mut stdin = child.stdin.take().unwrap();
     let feeding = std::thread::spawn(move || {
         let mut text = String::new();

@@ -22,7 +22,7 @@ use domicile_record::header_of;
 use domicile_tests::Home;
 use domicile_tests::hosts::{Hosts, by_name, known};
 use domicile_tests::way::{Fault, pass_all};
-use domicile_transport::ship::{Landing, Limits, Patience, Server, Shipper};
+use domicile_transport::ship::{Digest, Landing, Limits, Patience, Server, Shipper};
 use domicile_transport::{Exchange, PlacedStream, Tasks, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -114,7 +114,7 @@ impl Serving {
     fn blake3(&self, bytes: &[u8]) -> Vec<u8> {
         let path = self.hosts.file("octets");
         fs::write(&path, bytes).unwrap();
-        let digest = domicile_transport::ship::Digest::of(&fs::File::open(path).unwrap()).unwrap();
+        let digest = digest_of(&path);
         domicile_tests::unhex(&digest.to_string())
     }
 
@@ -272,6 +272,10 @@ async fn reached(stream: &mut Stream, segment: &[u8], offset: usize) -> Answer {
     }
 }
 
+fn digest_of(file: &Path) -> Digest {
+    Digest::of(&fs::File::open(file).unwrap()).unwrap()
+}
+
 /// Writes a segment into a directory of its own.
 fn in_a_file(segment: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let directory = in_memory();
@@ -300,8 +304,8 @@ async fn a_segment_goes_home_once_and_is_known_there() {
     let known = head(&mut stream, &segment).await;
     assert_eq!((known.status, known.headers["segment-state"].as_str()), (200, "stored"));
     assert_eq!(known.number("upload-offset"), Some(segment.len() as u64));
-    let digest = domicile_transport::ship::Digest::from_etag(&known.headers["etag"]).unwrap();
-    assert_eq!(digest, domicile_transport::ship::Digest::of(&fs::File::open(&file).unwrap()).unwrap());
+    let digest = Digest::from_etag(&known.headers["etag"]).unwrap();
+    assert_eq!(digest, digest_of(&file));
     // Sent again without a word of what it is: it is read, and found to be the same.
     assert_eq!(put(&mut stream, &segment, 0, segment.len()).await.status, 200);
     serving.ends().await;
@@ -501,7 +505,7 @@ async fn what_was_damaged_on_the_way_is_refused_and_dropped() {
     let serving = Serving::with(None, Limits::default()).await;
     let segment = home.sealed(&["acme"]).await;
     let (_directory, file) = in_a_file(&segment);
-    let digest = domicile_transport::ship::Digest::of(&fs::File::open(file).unwrap()).unwrap().repr();
+    let digest = digest_of(&file).repr();
     for at in (SegmentHeader::BYTES..segment.len()).step_by(97) {
         let mut damaged = segment.clone();
         damaged[at] ^= 1;
@@ -534,7 +538,7 @@ async fn a_digest_may_come_behind_the_octets_and_nothing_is_whole_before_it() {
     let serving = Serving::with(None, Limits::default()).await;
     let segment = home.sealed(&["acme"]).await;
     let (_directory, file) = in_a_file(&segment);
-    let digest = domicile_transport::ship::Digest::of(&fs::File::open(file).unwrap()).unwrap().repr();
+    let digest = digest_of(&file).repr();
     let another = |digest: &str| {
         let (first, rest) = digest.split_at("blake3=:".len());
         let other = if rest.starts_with('A') { "B" } else { "A" };

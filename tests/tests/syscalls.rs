@@ -8,30 +8,23 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use domicile_tests::long_form;
-use domicile_tests::program::{path, program, succeed};
+use domicile_tests::program::{acknowledging, path, program, succeed};
 
 const RECORDS: u64 = 400;
 
 /// Runs the program with this injection; how many records it said to be safe.
 fn acknowledged(place: &Path, out: &Path, injection: &str) -> u64 {
-    let mut child = Command::new("strace")
-        .current_dir(place)
+    let mut traced = Command::new("strace");
+    traced
         .args(["-f", "-qq", "-o", "/dev/null", "-e"])
         .arg(format!("trace={}", injection.split(':').next().unwrap()))
         .arg("-e")
         .arg(format!("inject={injection}"))
-        .arg(path())
-        .args(["seal", "-", "--tenant", "acme", "--type", "voice", "--acknowledge"])
-        .args(["--commit-interval", "1ms", "-o"])
-        .arg(out)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .arg(path());
+    let mut child = acknowledging(traced, place, "1ms", out);
     let mut stdin = child.stdin.take().unwrap();
     let feeding = std::thread::spawn(move || {
         for number in 0..RECORDS {

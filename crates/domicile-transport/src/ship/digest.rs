@@ -85,7 +85,7 @@ impl Digest {
 }
 
 /// The digest of what comes piece by piece.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Running(blake3::Hasher);
 
 impl Running {

@@ -358,7 +358,7 @@ impl Landing {
                 return begun.map_err(|source| not_written(source).into());
             };
             let (durable, total) = (part.durable(), part.total());
-            if total != sent.total || sent.digest.is_some_and(|said| !part.expect(said)) {
+            if total != sent.total || sent.digest.is_some_and(|said| !part.agrees_on(said)) {
                 let what = "what is here is of another file than what comes";
                 let error = Error::new(Code::ShipmentOffset, what).advise("begin with the first octet");
                 return Err(Failure::from(error).reached(0, sent.total));
@@ -429,11 +429,11 @@ impl Landing {
                 return Err(failure);
             }
         }
-        let is_one = match digest {
-            Some(digest) => on(writing.part, move |part| part.expect(digest)).await?,
+        let agrees = match digest {
+            Some(digest) => on(writing.part, move |part| part.agrees_on(digest)).await?,
             None => sent.trailers != Trailers::Digest,
         };
-        if !is_one {
+        if !agrees {
             let what = "the digest behind the segment is another than the one before it, or did not come";
             return Err(Error::new(Code::ShipmentInvalid, what).into());
         }

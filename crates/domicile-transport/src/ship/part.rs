@@ -98,7 +98,7 @@ impl Part {
 
     /// What the whole is, as its sender says behind what was there already; false where another was said before.
     #[must_use]
-    pub(super) fn expect(&mut self, digest: Digest) -> bool {
+    pub(super) fn agrees_on(&mut self, digest: Digest) -> bool {
         *self.mark.digest.get_or_insert(digest) == digest
     }
 

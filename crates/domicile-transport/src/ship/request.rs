@@ -42,19 +42,17 @@ impl Sent {
         let said = headers.typed_try_get::<ContentLength>();
         let said =
             said.map_err(|_| invalid("this Content-Length is none"))?.map(|ContentLength(length)| length);
-        let trailers = Trailers::of(headers);
         let ranges = headers.get_all(CONTENT_RANGE).iter().count();
+        if ranges > 1 {
+            return Err(invalid("there are several Content-Range"));
+        }
+        let trailers = Trailers::of(headers).ok_or_else(no_length)?;
         let (first, length, total) = match (said, trailers, ranges) {
-            (_, _, 2..) => return Err(invalid("there are several Content-Range")),
-            (Some(length), Some(Trailers::None), 0) => (0, length, length),
-            (Some(_), Some(Trailers::None), 1) | (None, Some(Trailers::End | Trailers::Digest), 1) => {
+            (Some(length), Trailers::None, 0) => (0, length, length),
+            (Some(_), Trailers::None, _) | (None, Trailers::End | Trailers::Digest, 1) => {
                 range(headers, said)?
             }
-            _ => {
-                let error = Error::new(Code::ShipmentInvalid, "an upload says how many octets it brings");
-                let error = error.rule("Content-Length; or chunks, and Content-Range");
-                return Err(Failure::new(StatusCode::LENGTH_REQUIRED, error));
-            }
+            _ => return Err(no_length()),
         };
         if total > limits.segment_bytes_max {
             return Err(Failure::from(
@@ -63,7 +61,6 @@ impl Sent {
                     .advise("let segments roll over sooner, or let the home take larger ones"),
             ));
         }
-        let trailers = trailers.unwrap_or(Trailers::None);
         Ok(Self { first, length, total, digest: digest_of(headers)?, trailers })
     }
 }
@@ -110,6 +107,11 @@ fn range(headers: &HeaderMap, said: Option<u64>) -> Result<(u64, u64, u64), Fail
         }
         _ => Err(unfit()),
     }
+}
+
+fn no_length() -> Failure {
+    let error = Error::new(Code::ShipmentInvalid, "an upload says how many octets it brings");
+    Failure::new(StatusCode::LENGTH_REQUIRED, error.rule("Content-Length; or chunks, and Content-Range"))
 }
 
 fn invalid(what: &str) -> Failure {

@@ -295,9 +295,7 @@ impl ContentKey {
     ) -> Result<(), Unverified> {
         self.cipher.open(nonce, associated, payload, tag).inspect_err(|Unverified| payload.zeroize())
     }
-}
 
-impl ContentKey {
     /// Reads something of the key's memory that is no secret, so that sealing or opening next finds it near: of several keys that are
     /// touched one after another, the waits for memory overlap. What it returns says nothing.
     #[must_use]

@@ -185,15 +185,17 @@ impl Following<'_> {
             if one.last.elapsed() < SILENCE {
                 continue;
             }
-            let Ok(file) = File::open(&one.path) else {
-                if fs::exists(&one.path).is_ok_and(|is_there| !is_there) {
+            let file = match File::open(&one.path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.report.warn(&format!(
                         "{}: it is gone, without an end: what came last in it is in what replaced it",
                         one.path.display()
                     ));
                     self.followed.remove(number);
+                    continue;
                 }
-                continue;
+                Err(_) => continue,
             };
             let (inode, position) = (inode_of(&file), one.follower.position());
             if inode == one.inode {
